@@ -1,0 +1,127 @@
+/* journal.h: the journal of runs, one private SQLite file with a hash-chained event log.
+ * It knows no Lua and nothing of runbooks: JSON is opaque text, masking is the caller's. */
+#ifndef JOURNAL_H
+#define JOURNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct journal;
+
+/* p NULL: absent (stored as NULL, or in an update: leave what is there). */
+struct journal_text {
+	const char *p;
+	size_t n;
+};
+#define JOURNAL_NONE (-0x7fffffffffffffffLL) /* an absent integer */
+
+/* codes: unreadable corrupt newer full busy io conflict not_found ambiguous not_private
+ * locked chain readonly memory */
+struct journal_error {
+	char code[16];
+	char message[768];
+};
+
+struct journal_source {
+	const char *path;
+	struct journal_text body;
+};
+
+struct journal_run {
+	const char *id, *name, *runbook, *section, *subject, *target, *params_digest,
+	    *request_id, *parent, *parent_step, *steps_digest;
+	struct journal_text params, options;
+	long long interface;
+	const struct journal_source *sources;
+	size_t nsources;
+};
+
+struct journal_step {
+	const char *status, *class, *title;
+	struct journal_text message;
+	long long idx, attempt;
+};
+
+struct journal_owner {
+	const char *boot_id, *host;
+	long long pid, start_time;
+};
+
+/* One cell of the current row; name is the column's. */
+struct journal_value {
+	enum { JOURNAL_NULL, JOURNAL_BOOL, JOURNAL_INT, JOURNAL_REAL, JOURNAL_TEXT } type;
+	const char *name;
+	long long i;
+	double r;
+	struct journal_text text;
+};
+
+enum { JOURNAL_READONLY = 1, JOURNAL_CREATE = 2 };
+
+/* The path used when the user names none; malloc'd. NULL: no home folder. Its folder is
+ * made (0700) by journal_open; the folder of any other path must exist. */
+char *journal_default_path(void);
+struct journal *journal_open(const char *path, unsigned flags, struct journal_error *err);
+void journal_close(struct journal *j); /* NULL is fine */
+const char *journal_path(const struct journal *j);
+const struct journal_error *journal_error(const struct journal *j);
+
+/* Every call below returns false on failure (see journal_error). A mutator is one durable
+ * commit that appends its event, or nothing at all. */
+bool journal_head(struct journal *j, char hex[65], long long *seq);
+bool journal_verify(struct journal *j, long long *count);
+
+bool journal_run_create(struct journal *j, const struct journal_run *r, bool *existing);
+bool journal_run_set(struct journal *j, const char *id, const char *status, long long code,
+    struct journal_text summary, const char *steps_digest, const char *type,
+    struct journal_text data);
+bool journal_step_set(struct journal *j, const char *run, const char *step,
+    const struct journal_step *s, const char *type, struct journal_text data);
+bool journal_effect_begin(struct journal *j, const char *run, const char *step,
+    const char *effect, long long idx, const char *resource, struct journal_text intent,
+    struct journal_text before, bool undoable, long long *attempt);
+bool journal_effect_end(struct journal *j, const char *run, const char *step,
+    const char *effect, const char *status, struct journal_text output,
+    struct journal_text message);
+bool journal_event(struct journal *j, const char *run, const char *type,
+    struct journal_text data);
+bool journal_pin_set(struct journal *j, const char *run, const char *target,
+    struct journal_text json);
+bool journal_path_set(struct journal *j, const char *target, const char *url,
+    struct journal_text json);
+bool journal_fingerprint_set(struct journal *j, const char *run, const char *name,
+    const char *hex);
+
+/* A lease is taken when it is free, or held by the same run and its holder is gone. */
+bool journal_lease_take(struct journal *j, const char *target, const char *run,
+    const struct journal_owner *o, double ttl);
+bool journal_lease_beat(struct journal *j, const char *target, const char *run);
+bool journal_lease_drop(struct journal *j, const char *target, const char *run);
+
+/* Queries: each opens the one cursor of the journal. journal_next: 1 a row, 0 the end,
+ * -1 failure; texts live until the next call. journal_done gives the snapshot back. */
+enum journal_query {
+	JOURNAL_STEPS, /* run */
+	JOURNAL_EFFECTS, /* run, step or NULL */
+	JOURNAL_SOURCES, /* run */
+	JOURNAL_SOURCE, /* run, path */
+	JOURNAL_PIN, /* run, target */
+	JOURNAL_FINGERPRINT, /* run, name */
+	JOURNAL_PROVEN, /* target, NULL */
+	JOURNAL_LEASE, /* target, NULL */
+	JOURNAL_REQUEST, /* request id, NULL */
+};
+bool journal_query(struct journal *j, enum journal_query q, const char *a, const char *b);
+bool journal_runs(struct journal *j, const char *status, const char *target,
+    const char *parent, long long limit);
+bool journal_run(struct journal *j, const char *id_or_prefix);
+bool journal_events(struct journal *j, const char *run, long long after, long long limit);
+int journal_next(struct journal *j);
+int journal_columns(struct journal *j);
+void journal_value(struct journal *j, int column, struct journal_value *v);
+void journal_done(struct journal *j);
+
+/* 32 bytes that live in FILE.key beside the journal, made at the first call. */
+bool journal_key(struct journal *j, unsigned char key[32]);
+
+#endif
