@@ -1,0 +1,169 @@
+-- access.lua: how a run gets to its server: the ordered access paths, the pinned identity
+-- (machine-id and host keys), and reconnecting. It changes nothing on the target.
+local host = require "host"
+local json = require "json"
+local ssh = require "ssh"
+local util = require "lb.util"
+local target = require "lb.target"
+
+local access = {}
+
+local function decode(text)
+  return text and json.decode(text) or nil
+end
+
+-- The paths to try, in order and without doubles.
+local function paths(run)
+  local list, seen = {}, {}
+  local function add(spec)
+    if spec and not seen[spec.url] then
+      seen[spec.url] = true
+      list[#list + 1] = spec
+    end
+  end
+  add(run.spec)
+  if run.spec.kind == "local" then return list end
+  local proved = run.journal and run.journal:path(run.spec.url)
+  if proved then add(target.parse(proved)) end
+  if run.book.access then
+    for _, path in ipairs(run.book.access(run.values)) do add(target.sibling(run.spec, path)) end
+  end
+  return list
+end
+
+-- What is known of the server: the run's own pins, else what earlier runs proved, unless
+-- the target names a fingerprint, which stands above older knowledge.
+local function pinned(run)
+  if not run.journal then return nil end
+  local own = decode(run.id and run.journal:pin(run.id, run.spec.url))
+  if own or run.spec.fingerprint then return own end
+  local _, record = run.journal:path(run.spec.url)
+  return decode(record)
+end
+
+function access.check(run, conn, pins)
+  local facts = conn:facts()
+  if not pins then return facts end
+  if pins.machine_id and pins.machine_id ~= "" and facts.machine_id ~= pins.machine_id then
+    util.raise("identity", ("%s is not the same server: its machine-id is %s, this target was pinned to %s. If it was reinstalled on purpose, name its new key: -t '%s?fingerprint=SHA256:...'")
+      :format(conn.url, facts.machine_id, pins.machine_id, run.spec.url))
+  end
+  return facts
+end
+
+local function options_for(run, spec, pins, timeout)
+  local key_pins = pins and pins.host_keys and #pins.host_keys > 0 and pins.host_keys or nil
+  return {
+    identities = run.identities, timeout = timeout, host_keys = key_pins,
+    fingerprint = not key_pins and (spec.fingerprint or run.spec.fingerprint) or nil,
+    accept_new = not key_pins and not run.spec.fingerprint,
+  }
+end
+
+local function explain_hostkey(run, err)
+  util.raise("hostkey", ("%s. If the server was reinstalled on purpose, name its new key: -t '%s?fingerprint=SHA256:...'")
+    :format(tostring(err), run.spec.url))
+end
+
+-- One path. nil, err where the next path may be tried; raises where not.
+local function try(run, spec, pins, timeout)
+  local conn, err = target.connect(spec, options_for(run, spec, pins, timeout))
+  if conn then return conn end
+  if err.code == "hostkey" then explain_hostkey(run, err) end
+  if err.code == "identity" then util.raise("key", tostring(err)) end
+  if err.code == "interrupted" then util.raise("interrupted", "interrupted while connecting") end
+  return nil, err
+end
+
+-- access.connect(run) -> connection, pinned and checked. Tells run.note about what is new.
+function access.connect(run)
+  local list, pins = paths(run), pinned(run)
+  local tried, last = {}, nil
+  for pass = 1, #list > 1 and 2 or 1 do
+    for _, spec in ipairs(list) do
+      -- A closed port that drops packets must not hold up the path that works.
+      local conn, err = try(run, spec, pins, (#list > 1 and pass == 1) and 4 or 20)
+      if conn then
+        local facts = access.check(run, conn, pins)
+        if spec.kind == "ssh" then access.record(run, conn, facts, pins) end
+        return conn
+      end
+      last = err
+      local refused = err.code == "auth_failed"
+      tried[#tried + 1] = ("%s (%s)"):format(spec.url, tostring(err.message or err))
+      if refused and pass == 1 then tried.auth = err end
+      if err.code == "unsupported" then util.raise("connect", tostring(err)) end
+    end
+    if #list == 1 or tried.auth then break end
+  end
+  local final = tried.auth or last
+  util.raise(final.code == "auth_failed" and "auth_failed" or "connect",
+    ("cannot log in to %s: %s"):format(run.spec.url, table.concat(tried, "; ")))
+end
+
+-- Pin the server to the run, and keep the path that worked for later runs.
+function access.record(run, conn, facts, pins)
+  if not run.journal then return end
+  local key = conn:host_key()
+  local record = { machine_id = facts.machine_id, host_keys = json.array(facts.host_keys) }
+  if #facts.host_keys == 0 then record.host_keys = json.array { key.key } end
+  local text = json.encode(record)
+  if run.id and not run.journal:pin(run.id, run.spec.url) then
+    util.check(run.journal:pin_set(run.id, run.spec.url, text))
+    if not pins and key.trusted == "new" then
+      run:event("target.accepted", { target = conn.url, fingerprint = key.fingerprint, type = key.type })
+    end
+  end
+  if run.id then util.check(run.journal:path_set(run.spec.url, conn.url, text)) end
+end
+
+-- A second, new connection to the same server by another path (ctx.reconnect).
+function access.second(run, path)
+  local spec = target.sibling(run.conn.spec, path)
+  local pins = pinned(run)
+  local facts = run.conn:facts()
+  pins = pins or { machine_id = facts.machine_id, host_keys = facts.host_keys }
+  local conn, err = try(run, spec, pins, 10)
+  if not conn then
+    util.raise("connect", ("no new connection by %s: %s"):format(spec.url, tostring(err.message or err)))
+  end
+  access.check(run, conn, pins)
+  return conn
+end
+
+-- After a lost connection: bounded tries, then connect. Notices a reboot.
+function access.reconnect(run)
+  local before = run.conn and run.conn.fact_table
+  if run.conn then run.conn:close() end
+  local waits = { 0, 1, 2, 4, 8, 15, 30, 30 }
+  for i, wait in ipairs(waits) do
+    if wait > 0 then
+      local _, err = host.sleep(wait)
+      if err then util.raise("interrupted", "interrupted while reconnecting") end
+    end
+    local fine, result = pcall(access.connect, run)
+    if fine then
+      run.conn = result
+      local facts = result:facts()
+      local rebooted = before and before.boot_id ~= facts.boot_id
+      run:event("target.reconnected", { target = result.url, rebooted = rebooted or nil })
+      return rebooted
+    end
+    local err = util.as_error(result)
+    local again = err.code == "connect" or err.code == "lost" or err.code == "auth_failed" or err.code == "timeout"
+    if not again or i == #waits then error(err, 0) end
+  end
+end
+
+-- The public keys that this lbrun can log in with: the identity files, then the agent.
+function access.identities(run)
+  local list = {}
+  for _, file in ipairs(run.identities) do
+    local key = ssh.public_key(file)
+    if key then list[#list + 1] = key end
+  end
+  for _, key in ipairs(ssh.agent_keys() or {}) do list[#list + 1] = key end
+  return list
+end
+
+return access

@@ -1,0 +1,529 @@
+-- engine.lua: runs the steps of a runbook: intent before effect, a probe after it, resume
+-- of what was interrupted. It prints nothing itself and knows no command line.
+local host = require "host"
+local json = require "json"
+local crypto = require "crypto"
+local util = require "lb.util"
+local script = require "lb.script"
+local context = require "lb.context"
+local access = require "lb.access"
+local lock = require "lb.lock"
+local job = require "lb.job"
+
+local engine = {}
+
+local run_methods = {}
+run_methods.__index = run_methods
+
+-- Effects of a step -------------------------------------------------------------------
+
+-- engine.effects(step) -> list of { id, probe, apply, ... } that hides whether an effect
+-- is a resource or the step's own functions.
+function engine.effects(step)
+  local list = {}
+  for i, r in ipairs(step.resources) do
+    local def, self = r.def, r.self
+    local function bind(name)
+      local fn = def[name]
+      return fn and function(...) return fn(self, ...) end
+    end
+    list[#list + 1] = {
+      id = r.id, idx = i, resource = r.name, probe = bind "probe", apply = bind "apply",
+      before = bind "before", undo = bind "undo", intent = bind "intent",
+      undoable = def.undo ~= nil and def.undoable ~= false, rerun = true,
+    }
+  end
+  if step.apply then
+    list[#list + 1] = {
+      id = "apply", idx = #list + 1, resource = "function", probe = step.probe, apply = step.apply,
+      verify = step.verify, before = step.before, undo = step.undo, intent = step.intent,
+      undoable = step.undo ~= nil, rerun = step.rerun or step.class == "pure",
+      pure = step.class == "pure",
+    }
+  elseif step.verify then
+    list[#list].verify = step.verify
+  end
+  return list
+end
+
+local function ask(effect, ctx)
+  local answer = effect.probe(ctx)
+  if not script.is_answer(answer) then
+    util.raise("runbook", ("the probe of %s answered with a %s, not done(), pending() or unknown()")
+      :format(effect.id, type(answer)))
+  end
+  return answer
+end
+
+-- Runs --------------------------------------------------------------------------------
+
+-- engine.object{ id, book, env, steps, values, secrets, closure, journal, spec, identities,
+-- options, display, parent } -> run
+function engine.object(fields)
+  local run = setmetatable(fields, run_methods)
+  run.state, run.extra, run.warnings = {}, {}, {}
+  run.changed, run.unchanged = 0, 0
+  run.root_id = run.parent and run.parent.root_id or run.id
+  return run
+end
+
+function run_methods:view()
+  local conn = self.conn
+  if not conn then util.raise("usage", "this runbook works on a target: give one with -t") end
+  return conn:view(conn:is_root() or (conn:facts().sudo and (self.book.sudo or false)))
+end
+
+function run_methods:event(type, data)
+  if self.journal and self.id then
+    util.check(self.journal:event(self.id, type, json.encode(data or {})))
+  end
+  self.display:event(self, type, data or {})
+end
+
+function run_methods:warn(step, text)
+  for _, w in ipairs(self.warnings) do
+    if w == text then return end
+  end
+  self.warnings[#self.warnings + 1] = text
+  self:event("warning", { step = step, text = text })
+end
+
+function run_methods:step_event(step, status, type, data, message)
+  util.check(self.journal:step_set(self.id, step.name, {
+    idx = step.idx, status = status, class = step.class, title = step.title, message = message,
+  }, type, json.encode(data)))
+  data.step = step.name
+  self.display:event(self, type, data)
+end
+
+-- Between two effects a Ctrl-C parks the run.
+local function safe_place(run)
+  local n, name = host.interrupted()
+  if n > 0 then
+    util.raise("interrupted", "interrupted", { signal = name, exit = name == "TERM" and 143 or 130 })
+  end
+  if run.finished then util.raise("interrupted", "the run was ended", { exit = 130 }) end
+end
+
+local function chosen(run, step)
+  local function has(list)
+    for _, tag in ipairs(list or {}) do
+      if tag == step.name then return true end
+      for _, own in ipairs(step.tags) do
+        if own == tag then return true end
+      end
+    end
+    return false
+  end
+  local only = run.options.tags
+  if only and #only > 0 and not has(only) then return false end
+  return not has(run.options.skip_tags)
+end
+engine.chosen = chosen
+
+local function barrier(run, step)
+  if step.class ~= "irreversible" or run.confirmed then return end
+  local subject = run.subject or run.spec and run.spec.url or run.book.name
+  local given = run.options.confirm
+  if not given and not run.options.no_input and host.isatty("in") then
+    given = host.ask(("Step %s cannot be undone. Type '%s' to go on: "):format(step.name, subject))
+  end
+  if given ~= subject then
+    util.raise("approval", ("step %s cannot be undone; %s. Go on with: lbrun resume %s --confirm %s"):format(
+      step.name, given and ("'%s' is not '%s'"):format(given, subject) or "it needs a confirmation",
+      run.id, subject))
+  end
+  run.confirmed = true
+  run:event("barrier.passed", { step = step.name, subject = subject })
+end
+
+-- Jobs that an earlier attempt of this step has left: each is waited for, never repeated.
+local function settle_jobs(run, step, effect)
+  if not run.conn then return end
+  local view = run:view()
+  for _, id in ipairs(job.list(view, job.prefix(run.id, step.name))) do
+    local state = job.state(view, id)
+    run:event("job.found", { step = step.name, job = id, state = state })
+    if state == "running" then
+      run.display:note(run, ("waiting for the command that is still running (%s)"):format(id))
+      local fine, result = pcall(job.wait, view, id, {
+        progress = function(line) run.display:detail(run, line) end })
+      local err = not fine and util.as_error(result)
+      if err and err.code ~= "job_lost" then error(err, 0) end
+      state = fine and "done" or err.state
+      run:event("job.ended", { step = step.name, job = id, state = state, status = fine and result.status or nil })
+    end
+    if state == "rebooted" then run:warn(step.name, "the server was rebooted while " .. id .. " ran") end
+    effect.jobs = effect.jobs or {}
+    effect.jobs[#effect.jobs + 1] = { id = id, view = view }
+  end
+end
+
+local function forget_jobs(effect)
+  local by_view = {}
+  for _, j in ipairs(effect.jobs or {}) do
+    if not j.view.conn.closed then
+      by_view[j.view] = by_view[j.view] or {}
+      table.insert(by_view[j.view], j.id)
+    end
+  end
+  effect.jobs = nil
+  for view, ids in pairs(by_view) do job.remove(view, ids) end
+end
+
+local function doubt(step, effect, why)
+  util.raise("doubt", ("step %s is in doubt: %s: %s"):format(step.name, effect.id, why),
+    { effect = effect.id, why = why })
+end
+
+-- What the probe says now, with the rules for effects that have none.
+local function look(run, step, effect, row, ctx)
+  local open = row and row.status == "open"
+  if effect.settled == "redo" then
+    return script.answer("pending", "to be done again, as a person decided")
+  end
+  if effect.probe then return ask(effect, ctx) end
+  if open and not effect.rerun then
+    return script.answer("unknown", "it was interrupted and has no probe that could tell whether it took effect")
+  end
+  return script.answer("pending", effect.intent and effect.intent(ctx) or "runs each time")
+end
+
+local function verify(step, effect, ctx)
+  if effect.verify then
+    local answer = effect.verify(ctx)
+    if answer == nil or answer == true then return end
+    if script.is_answer(answer) and answer.state == "done" then return end
+    util.raise("verify", ("%s: the check after it failed%s"):format(effect.id,
+      script.is_answer(answer) and answer.text ~= "" and ": " .. answer.text or ""))
+  end
+  if not effect.probe then return end
+  local answer = ask(effect, ctx)
+  if answer.state == "unknown" then doubt(step, effect, answer.text) end
+  if answer.state ~= "done" then
+    util.raise("verify", ("%s was applied, but its probe still finds a change pending:\n%s"):format(
+      effect.id, util.last_lines(answer.text, 8)), { detail = answer.text })
+  end
+end
+
+-- One attempt at one effect. Returns whether something was changed.
+local function attempt(run, step, effect)
+  local journal = run.journal
+  local row = run.effects[step.name] and run.effects[step.name][effect.id]
+  if row and (row.status == "done" or row.status == "kept") then return row.attempt and row.attempt > 0 end
+  local open = row and row.status == "open"
+  if open then settle_jobs(run, step, effect) end
+  local ctx = context.new(run, step, nil, false)
+  local answer = look(run, step, effect, row, ctx)
+  if answer.state == "done" then
+    if row then
+      util.check(journal:effect_end(run.id, step.name, effect.id, "done", {
+        message = open and "found done by its probe after an interruption" or "found done by its probe" }))
+      row.status = "done"
+      forget_jobs(effect)
+      run.display:event(run, "effect.done", { step = step.name, effect = effect.id, found = true })
+    end
+    return row ~= nil
+  end
+  if answer.state ~= "pending" then
+    if not open then
+      util.check(journal:effect_begin(run.id, step.name, effect.id, {
+        idx = effect.idx, resource = effect.resource, intent = json.encode { text = "" }, undoable = false }))
+    end
+    doubt(step, effect, answer.text)
+  end
+  safe_place(run)
+  barrier(run, step)
+  local before = effect.undoable and not row and effect.before and effect.before(ctx) or nil
+  effect.attempt = util.check(journal:effect_begin(run.id, step.name, effect.id, {
+    idx = effect.idx, resource = effect.resource, undoable = effect.undoable,
+    intent = json.encode { text = answer.text:sub(1, 65536) },
+    before = before and json.encode(before) or nil,
+  }))
+  run.effects[step.name] = run.effects[step.name] or {}
+  run.effects[step.name][effect.id] = { status = "open", attempt = effect.attempt }
+  effect.settled = nil
+  run.display:event(run, "effect.begin", { step = step.name, effect = effect.id, diff = answer.text })
+  local window = util.window(65536)
+  run.output = window
+  local fine, failure = pcall(function()
+    local active = context.new(run, step, effect, false)
+    effect.apply(active)
+    verify(step, effect, active)
+  end)
+  run.output = nil
+  if not fine then
+    local err = util.as_error(failure)
+    if err.code == "lost" or err.code == "detached" or err.code == "interrupted" then error(err, 0) end
+    if err.code == "timeout" or err.code == "job_lost" then
+      -- Whether it took effect is what the probe is for; a pending answer is no proof
+      -- that the command is not still running.
+      if effect.probe and err.code == "timeout" then
+        local asked, again = pcall(ask, effect, ctx)
+        if asked and again.state == "done" then fine = true end
+      end
+      if err.code == "job_lost" then error(err, 0) end
+      if not fine then doubt(step, effect, err.message) end
+    elseif err.code == "doubt" then
+      error(err, 0)
+    else
+      err.effect, err.output, err.pending_before = effect.id, window.text(), answer.text
+      error(err, 0)
+    end
+  end
+  util.check(journal:effect_end(run.id, step.name, effect.id, "done", { output = window.text() }))
+  run.effects[step.name][effect.id].status = "done"
+  forget_jobs(effect)
+  run.display:event(run, "effect.done", { step = step.name, effect = effect.id })
+  return not effect.pure
+end
+
+-- Is nothing of the failed effect left behind? Only if its probe sees just what it saw.
+local function is_clean(run, step, effect, err)
+  for _, row in pairs(run.effects[step.name] or {}) do
+    if row.status == "done" and (row.attempt or 0) > 0 then return false end
+  end
+  if not err.pending_before then return true end
+  if not effect.probe then return false end
+  local fine, answer = pcall(ask, effect, context.new(run, step, nil, false))
+  return fine and answer.state == "pending" and answer.text == err.pending_before
+end
+
+local final = { doubt = true, interrupted = true, detached = true, approval = true, key = true, auth_failed = true,
+  journal = true, source = true, identity = true, hostkey = true, connect = true, locked = true }
+
+-- One effect with retries and reconnections.
+local function perform(run, step, effect)
+  local retries, lost = 0, 0
+  while true do
+    local fine, result = pcall(attempt, run, step, effect)
+    if fine then return result end
+    local err = util.as_error(result)
+    if err.code == "lost" or err.code == "job_lost" then
+      lost = lost + 1
+      if lost > 5 then
+        util.raise(err.code == "lost" and "connect" or "command", err.message .. " (given up after 5 tries)")
+      end
+      run:event("effect.interrupted", { step = step.name, effect = effect.id, why = err.message })
+      if err.code == "lost" then
+        if not run.conn or run.conn.spec.kind == "local" then error(err, 0) end
+        if access.reconnect(run) then
+          run:warn(step.name, "the server was rebooted during this run")
+          lock.take_target(run)
+        end
+        run:attach_output()
+      end
+    elseif final[err.code] then
+      error(err, 0)
+    else
+      err.clean = is_clean(run, step, effect, err)
+      local row = run.effects[step.name] and run.effects[step.name][effect.id]
+      if row and row.status == "open" then
+        util.check(run.journal:effect_end(run.id, step.name, effect.id, "failed", {
+          output = err.output, message = err.message }))
+        row.status = "failed"
+        forget_jobs(effect)
+      end
+      local wait = step.retry[retries + 1]
+      if not wait then error(err, 0) end
+      retries = retries + 1
+      run:event("step.retry", { step = step.name, after = wait, attempt = retries, why = err.message })
+      local slept = host.sleep(wait)
+      if not slept then safe_place(run) end
+    end
+  end
+end
+
+local function do_step(run, step)
+  local known = run.step_rows[step.name]
+  if known and (known.status == "done" or known.status == "skipped") then return end
+  if not chosen(run, step) then
+    run:step_event(step, "skipped", "step.skipped", {})
+    return
+  end
+  safe_place(run)
+  local started = host.monotonic()
+  run.display:begin_step(run, step)
+  local changed = 0
+  local list = engine.effects(step)
+  for _, effect in ipairs(list) do
+    local row = run.effects[step.name] and run.effects[step.name][effect.id]
+    if known and known.status == "redo" and row and row.status == "open" then effect.settled = "redo" end
+    local fine, result = pcall(perform, run, step, effect)
+    if not fine then
+      local err = util.as_error(result)
+      err.step = step.name
+      local status = ({ doubt = "doubt", interrupted = "parked", detached = "parked", approval = "parked" })[err.code]
+        or "failed"
+      run:step_event(step, status, "step." .. status, { code = err.code, message = err.message,
+        effect = err.effect, seconds = host.monotonic() - started }, err.message)
+      error(err, 0)
+    end
+    if result then changed = changed + 1 end
+  end
+  run.changed = run.changed + changed
+  run.unchanged = run.unchanged + #list - changed
+  run:step_event(step, "done", "step.done", { changed = changed, effects = #list,
+    seconds = host.monotonic() - started })
+end
+
+function run_methods:attach_output()
+  if not self.conn then return end
+  self.conn.on_output = function(result)
+    if not self.output then return end
+    self.output.add("$ " .. result.command:gsub("%s+", " "):sub(1, 200) .. "\n" .. result.stdout .. result.stderr)
+  end
+end
+
+local function load_rows(run)
+  run.effects, run.step_rows = {}, {}
+  for _, row in ipairs(util.check(run.journal:effects(run.id))) do
+    run.effects[row.step] = run.effects[row.step] or {}
+    run.effects[row.step][row.effect] = row
+  end
+  for _, row in ipairs(util.check(run.journal:steps(run.id))) do run.step_rows[row.step] = row end
+  for _, event in ipairs(util.check(run.journal:events(run.id, {}))) do
+    if event.type == "state" then
+      local data = json.decode(event.data)
+      run.state[data.key] = data.value
+    elseif event.type == "barrier.passed" then
+      run.confirmed = true
+    elseif event.type == "warning" then
+      run.warnings[#run.warnings + 1] = json.decode(event.data).text
+    end
+  end
+end
+
+-- The run's secrets are the ones it began with, by a keyed fingerprint.
+function engine.check_secrets(run)
+  local key = util.check(run.journal:key())
+  for _, name in ipairs(util.keys(run.secrets)) do
+    local print = crypto.hmac_sha256(key, run.secrets[name])
+    local known = run.journal:fingerprint(run.id, name)
+    if known and known ~= print then
+      util.raise("key", ("parameter '%s' is not the secret that run %s began with"):format(name, run.id))
+    elseif not known then
+      util.check(run.journal:fingerprint(run.id, name, print))
+    end
+  end
+end
+
+local function connect(run)
+  if run.parent and (not run.spec or run.spec.url == run.parent.spec.url) then
+    run.conn = run.parent.conn
+    run.borrowed = true
+    return
+  end
+  if not run.spec then return end
+  run.display:note_status(run, "connecting to " .. run.spec.url)
+  run.conn = access.connect(run)
+  run:attach_output()
+end
+
+local function after_job_open(run)
+  for _, steps in pairs(run.effects or {}) do
+    for _, row in pairs(steps) do
+      if row.status == "open" then return true end
+    end
+  end
+  return false
+end
+
+local function preflight(run)
+  if not run.book.preflight then return end
+  run.book.preflight(context.new(run, { name = "preflight", sudo = run.book.sudo }, nil, true))
+end
+
+-- engine.execute(run) -> exit. Every way out leaves the journal's row of the run settled.
+function engine.execute(run)
+  local started = host.monotonic()
+  local fine, failure = pcall(function()
+    load_rows(run)
+    for i, step in ipairs(run.steps) do step.idx = i end
+    if not run.parent and run.spec then
+      -- The journal's lease comes before the connection: a second run is refused early.
+      lock.check_journal(run)
+    end
+    connect(run)
+    if not run.parent and run.spec then lock.take(run) end
+    if not run.resumed then preflight(run) end
+    for _, step in ipairs(run.steps) do do_step(run, step) end
+  end)
+  local status, exit, err = "done", #run.warnings > 0 and 3 or 0, nil
+  if not fine then
+    err = util.as_error(failure)
+    if err.code == "doubt" then status, exit = "doubt", 9
+    elseif err.code == "interrupted" or err.code == "detached" then status, exit = "parked", err.exit or 130
+    elseif err.code == "approval" then status, exit = "parked", 7
+    elseif util.exits[err.code] then status, exit = "failed", util.exit_of(err)
+    elseif err.step then status, exit = "failed", err.clean and 5 or 6
+    else status, exit = "failed", util.exit_of(err) == 1 and 5 or util.exit_of(err) end
+  end
+  local keep = status == "doubt" or err and err.code == "detached" or after_job_open(run)
+  local summary = {
+    status = status, exit = exit, changed = run.changed, unchanged = run.unchanged,
+    warnings = json.array(run.warnings), seconds = host.monotonic() - started,
+    code = err and err.code, message = err and err.message, step = err and err.step,
+    next = engine.next_command(run, status, err),
+  }
+  run.finished = true
+  if not run.parent then lock.drop(run, keep) end
+  local recorded, why = pcall(function()
+    util.check(run.journal:run_set(run.id, { status = status, exit = exit, summary = json.encode(summary) },
+      "run." .. status, json.encode(summary)))
+  end)
+  if not recorded then
+    summary.message = (summary.message and summary.message .. "; " or "") ..
+      "and the journal cannot be written: " .. tostring(why)
+    exit, summary.exit = 13, 13
+  end
+  summary.head = run.journal:head()
+  for _, extra in ipairs(run.extra) do extra:close() end
+  if run.conn and not run.borrowed then run.conn:close() end
+  run.display:summary(run, summary)
+  return exit, summary, err
+end
+
+function engine.next_command(run, status, err)
+  if status == "done" then return nil end
+  if status == "doubt" then
+    return ("lbrun settle %s %s --done|--redo|--fail --reason TEXT"):format(run.id, err.step or "STEP")
+  end
+  if err.code == "approval" then
+    return ("lbrun resume %s --confirm %s"):format(run.id, run.subject or run.spec and run.spec.url or run.book.name)
+  end
+  return "lbrun resume " .. run.id
+end
+
+-- Child runs --------------------------------------------------------------------------
+
+-- ctx.child{ runbook, params, target }: a run of its own under the parent's lock. The same
+-- call in a resumed step finds the child that it began.
+function engine.child(parent, step, effect, options)
+  for k in pairs(options) do
+    if k ~= "runbook" and k ~= "params" and k ~= "target" then
+      error(("child: unknown option '%s'"):format(tostring(k)), 3)
+    end
+  end
+  effect.children = (effect.children or 0) + 1
+  local place = ("%s/%s/%d"):format(step.name, effect.id, effect.children)
+  local loader = require "lb.loader"
+  local child
+  for _, row in ipairs(util.check(parent.journal:children(parent.id))) do
+    if row.parent_step == place then child = row end
+  end
+  if child and child.status == "done" then return json.decode(child.summary) end
+  local run = child and loader.resume(parent.journal, child, { parent = parent, display = parent.display })
+    or loader.child(parent, place, options)
+  local exit, summary, err = engine.execute(run)
+  if err then
+    err.message = ("child run %s: %s"):format(run.id, err.message)
+    error(err, 0)
+  end
+  if exit == 3 then
+    for _, text in ipairs(run.warnings) do parent:warn(step.name, text) end
+  end
+  return summary
+end
+
+return engine

@@ -1,0 +1,159 @@
+-- job.lua: commands that outlive the connection. A job is a directory on the target that
+-- is made atomically and holds the command, its output, and its exit status; the process
+-- that runs it is a session of its own. It decides nothing about steps.
+local host = require "host"
+local util = require "lb.util"
+
+local job = {}
+
+-- Where a view keeps its files on the target.
+function job.state_dir(view)
+  if view.as_root or view.conn:is_root() then return "/var/lib/lbrun" end
+  return view.conn:facts().home .. "/.local/state/lbrun"
+end
+
+local function clean(text)
+  return (text:gsub("[^%w._-]", function(c) return ("%%%02X"):format(c:byte()) end))
+end
+
+function job.prefix(run, step)
+  return clean(run) .. "." .. clean(step) .. "."
+end
+
+function job.id(run, step, effect, attempt, name)
+  return job.prefix(run, step) .. clean(effect) .. "." .. attempt .. (name and "." .. clean(name) or "")
+end
+
+local start_script = [[
+umask 077
+base=%s; id=%s
+mkdir -p "$base/jobs" && chmod 700 "$base" "$base/jobs" || exit 90
+cd "$base/jobs" || exit 90
+if mkdir "$id" 2>/dev/null; then
+  printf '%%s\n' %s >"$id/command" || { rm -rf "$id"; exit 92; }
+  setsid sh -c '
+    cd "$1" || exit 1
+    echo "$(cat /proc/sys/kernel/random/boot_id) $$ $(sed "s/.*) //" /proc/$$/stat | cut -d" " -f20)" >meta.tmp
+    sync meta.tmp; mv meta.tmp meta || exit 1
+    LC_ALL=C DEBIAN_FRONTEND=noninteractive sh ./command >out 2>err </dev/null
+    echo $? >status.tmp; sync out err status.tmp; mv status.tmp status; sync .
+  ' sh "$id" >/dev/null 2>&1 </dev/null &
+fi
+i=0
+while [ ! -e "$id/meta" ] && [ $i -lt 100 ]; do sleep 0.05; i=$((i + 1)); done
+[ -e "$id/meta" ] || exit 91
+]]
+
+-- One look at a job, which waits on the target for up to two seconds for it to end.
+-- Prints: state, status, sizes, then the next part of its output.
+local poll_script = [[
+cd %s/jobs/%s 2>/dev/null || { echo gone; exit 0; }
+read -r boot pid start <meta 2>/dev/null || { echo empty; exit 0; }
+alive() {
+  [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] || return 1
+  [ "$start" = "$(sed 's/.*) //' /proc/$pid/stat 2>/dev/null | cut -d' ' -f20)" ]
+}
+i=0
+while [ $i -lt %d ] && [ ! -e status ] && alive; do sleep 0.1; i=$((i + 1)); done
+if [ -e status ]; then state=done
+elif alive; then state=running
+elif [ -e status ]; then state=done
+elif [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ]; then state=died
+else state=rebooted; fi
+echo "$state $(cat status 2>/dev/null || echo -) $(wc -c <out 2>/dev/null || echo 0) $(wc -c <err 2>/dev/null || echo 0)"
+tail -c +%d out 2>/dev/null | head -c 65536
+]]
+
+local function poll(view, id, offset, ticks)
+  local base = job.state_dir(view)
+  local result = view:try(poll_script:format(util.quote(base), util.quote(id), ticks, offset + 1),
+    { timeout = 60 })
+  local line, rest = result.stdout:match("^([^\n]*)\n(.*)$")
+  local state, status, out, err = (line or ""):match("^(%a+) ?(%S*) ?(%d*) ?(%d*)")
+  if not state then
+    util.raise("job", "the job's state cannot be read: " .. util.last_lines(result.stderr, 2))
+  end
+  return { state = state, status = tonumber(status), out = tonumber(out), err = tonumber(err) }, rest or ""
+end
+
+-- job.wait(view, id, { timeout, progress, quiet }) -> { status, stdout, stderr } with the
+-- first and last 64 KiB of each; raises job_lost when it died or the server rebooted.
+function job.wait(view, id, options)
+  options = options or {}
+  local stop = options.timeout and host.monotonic() + util.duration(options.timeout)
+  local window, offset, partial = util.window(65536), 0, ""
+  local told
+  while true do
+    local seen, text = poll(view, id, offset, 20)
+    if host.interrupted() > 0 and not told then
+      told = true
+      if options.on_interrupt then options.on_interrupt() end
+    end
+    offset = offset + #text
+    window.add(text)
+    if options.progress and text ~= "" then
+      partial = partial .. text
+      local whole, rest = partial:match("^(.*\n)([^\n]*)$")
+      if whole then
+        partial = rest
+        for line in whole:gmatch("([^\n]+)\n") do options.progress(line) end
+      end
+    end
+    if seen.state == "done" and (seen.out or 0) <= offset then
+      local q = util.quote(job.state_dir(view) .. "/jobs/" .. id)
+      local err = view:try(("head -c 65536 %s/err; [ $(wc -c <%s/err) -gt 65536 ] && { echo; tail -c 65536 %s/err; }; true")
+        :format(q, q, q), { timeout = 60, discard = false })
+      return { status = seen.status, stdout = window.text(), stderr = err.stdout, id = id }
+    end
+    if seen.state ~= "running" and seen.state ~= "done" then
+      local why = ({ died = "its process ended without leaving a status", rebooted =
+        "the server was rebooted while it ran", gone = "its directory is gone",
+        empty = "it was never started" })[seen.state] or seen.state
+      util.raise("job_lost", ("the job %s has no result: %s"):format(id, why),
+        { state = seen.state, stdout = window.text(), id = id })
+    end
+    if stop and host.monotonic() > stop then
+      util.raise("timeout", ("the job %s did not end within %s; it goes on, and resume waits for it")
+        :format(id, util.show_seconds(util.duration(options.timeout))))
+    end
+  end
+end
+
+-- job.start(view, id, command): starts it, or finds it started. Never starts one twice.
+function job.start(view, id, command)
+  local result = view:try(start_script:format(util.quote(job.state_dir(view)), util.quote(id),
+    util.quote(command)), { timeout = 60 })
+  if result.status ~= 0 then
+    local why = ({ [90] = "its directory cannot be made", [91] = "it did not start",
+      [92] = "its command cannot be written (is the disk full?)" })[result.status]
+      or "status " .. result.status
+    util.raise("job", ("the job %s was not started: %s %s"):format(id, why,
+      util.last_lines(result.stderr, 2)))
+  end
+end
+
+-- The jobs of a run's step that have left a directory, as a list of ids.
+function job.list(view, prefix)
+  local base = job.state_dir(view) .. "/jobs"
+  local result = view:try(("cd %s 2>/dev/null && ls -1 || true"):format(util.quote(base)))
+  local list = {}
+  for name in result.stdout:gmatch("[^\n]+") do
+    if name:sub(1, #prefix) == prefix then list[#list + 1] = name end
+  end
+  table.sort(list)
+  return list
+end
+
+function job.state(view, id)
+  return poll(view, id, 0, 0).state
+end
+
+function job.remove(view, ids)
+  if #ids == 0 then return end
+  local words = {}
+  for i, id in ipairs(ids) do words[i] = util.quote(id) end
+  view:try(("cd %s/jobs 2>/dev/null && rm -rf -- %s"):format(util.quote(job.state_dir(view)),
+    table.concat(words, " ")))
+end
+
+return job

@@ -1,0 +1,117 @@
+-- lock.lua: one run a target: a lease in the journal and one on the target, by the
+-- target's own clock. A dead holder's lease is taken over by its own run only.
+local host = require "host"
+local json = require "json"
+local util = require "lb.util"
+local job = require "lb.job"
+
+local lock = {}
+
+local ttl = 120
+
+local function owner_of(run)
+  return {
+    run = run.root_id, pid = host.pid(), start_time = host.start_time(), boot_id = host.boot_id(),
+    host = host.hostname(), user = host.user(), runbook = run.book.name,
+  }
+end
+
+local function refuse(run, holder, where)
+  local id = holder.run or "?"
+  local here = holder.host == host.hostname()
+  local alive = here and host.process_alive(holder.pid, holder.start_time, holder.boot_id)
+  util.raise("locked", ("%s is locked by run %s%s (%s); %s"):format(run.spec.url, id,
+    holder.runbook and " of " .. holder.runbook or "",
+    alive and ("running, process %d"):format(holder.pid) or where,
+    alive and "wait for it, or see: lbrun show " .. id
+      or ("go on with it: lbrun resume %s, or give it up: lbrun abandon %s --reason TEXT"):format(id, id)))
+end
+
+local take_script = [[
+umask 077; d=%s; run=%s
+mkdir -p "$d" && chmod 700 "$d" || exit 90
+t=$(mktemp -d "$d/.lock.XXXXXX") || exit 90
+printf '%%s\n' %s >"$t/owner" || { rm -rf "$t"; exit 92; }
+printf '%%s\n' "$run" >"$t/run"
+i=0
+while ! mv -T "$t" "$d/lock" 2>/dev/null; do
+  held=$(cat "$d/lock/run" 2>/dev/null)
+  if [ "$held" = "$run" ] && [ $i -lt 3 ]; then
+    rm -rf "$d/lock"; i=$((i + 1)); continue
+  fi
+  [ $i -lt 3 ] || [ -n "$held" ] || exit 93
+  if [ -z "$held" ]; then i=$((i + 1)); sleep 0.1; continue; fi
+  echo "$(($(date +%%s) - $(stat -c %%Y "$d/lock/owner" 2>/dev/null || date +%%s)))"
+  cat "$d/lock/owner"; rm -rf "$t"; exit 75
+done
+]]
+
+-- lock.check_journal(run): refuse early, before anything is asked of the server.
+function lock.check_journal(run)
+  local row = run.journal:lease(run.spec.url)
+  if row and row.run ~= run.root_id then refuse(run, row, "its process is gone") end
+end
+
+-- lock.take(run): raises locked. The journal's lease first: it is cheap and local.
+function lock.take(run)
+  local owner = owner_of(run)
+  local ok, err = run.journal:lease_take(run.spec.url, run.root_id, owner, ttl)
+  if not ok then
+    if err.code ~= "locked" then util.check(nil, err) end
+    local holder = err.holder or {}
+    refuse(run, holder, "its process is gone")
+  end
+  run.leased = true
+  if not run.conn then return end
+  lock.take_target(run, owner)
+  run.heart = host.task(lock.beat, run)
+end
+
+function lock.take_target(run, owner)
+  owner = owner or owner_of(run)
+  local view = run:view()
+  local result = view:try(take_script:format(util.quote(job.state_dir(view)), util.quote(run.root_id),
+    util.quote(json.encode(owner))), { ok = { 0, 75 } })
+  if result.status == 75 then
+    local age, text = result.stdout:match("^(%-?%d+)\n(.*)$")
+    local holder = json.decode(text or "") or {}
+    refuse(run, holder, ("last sign of life %s ago by the server's clock, from %s"):format(
+      util.show_seconds(tonumber(age) or 0), holder.host or "an unknown machine"))
+  elseif result.status ~= 0 then
+    util.raise("lock", ("no lock can be made in %s on %s: %s"):format(job.state_dir(view), run.spec.url,
+      util.last_lines(result.stderr, 1)))
+  end
+end
+
+-- The heartbeat of both leases, in a task of its own.
+function lock.beat(run)
+  while true do
+    local ok = host.sleep(30)
+    if not ok or run.finished then return end
+    run.journal:lease_beat(run.spec.url, run.root_id)
+    local conn = run.conn
+    if conn and not conn.closed then
+      pcall(function()
+        local view = run:view()
+        view:try(("touch %s/lock/owner"):format(util.quote(job.state_dir(view))), { timeout = 20 })
+      end)
+    end
+  end
+end
+
+-- lock.drop(run, keep): both leases go, unless something of the run is still open.
+function lock.drop(run, keep)
+  if run.heart then run.heart:cancel() end
+  if not run.leased or keep then return end
+  if run.conn and not run.conn.closed then
+    pcall(function()
+      local view = run:view()
+      local dir = util.quote(job.state_dir(view) .. "/lock")
+      view:try(("[ \"$(cat %s/run 2>/dev/null)\" = %s ] && rm -rf %s"):format(dir, util.quote(run.root_id), dir),
+        { timeout = 20 })
+    end)
+  end
+  run.journal:lease_drop(run.spec.url, run.root_id)
+end
+
+return lock

@@ -1,0 +1,285 @@
+-- script.lua: the environment that runbooks and the Lua library see, and the loading of a
+-- runbook in it. It executes no step.
+local host = require "host"
+local json = require "json"
+local template = require "template"
+local crypto = require "crypto"
+local util = require "lb.util"
+local params = require "lb.params"
+local diff = require "lb.diff"
+
+local script = {}
+
+-- Answers of a probe.
+local answer_meta = { __name = "lbrun.answer" }
+local function answer(state, text)
+  if text ~= nil and type(text) ~= "string" then
+    error(("%s() takes a text, not a %s"):format(state, type(text)), 3)
+  end
+  return setmetatable({ state = state, text = text or "" }, answer_meta)
+end
+function script.is_answer(v)
+  return getmetatable(v) == answer_meta
+end
+function script.answer(state, text)
+  return answer(state, text)
+end
+
+local resource_meta = { __name = "lbrun.resource" }
+local step_meta = { __name = "lbrun.step" }
+local runbook_meta = { __name = "lbrun.runbook" }
+
+local function expect_keys(what, given, known, level)
+  for k in pairs(given) do
+    if type(k) ~= "string" or not known[k] then
+      error(("%s has no field '%s'%s"):format(what, tostring(k),
+        util.did_you_mean(tostring(k), util.keys(known))), level + 1)
+    end
+  end
+end
+
+local function expect_type(what, value, want, level)
+  local kind = type(value)
+  for one in want:gsub("%?$", "|nil"):gmatch("[^|]+") do
+    if one == kind or one == "any" then return end
+    if one == "secret" and kind == "userdata" then return end
+    if one == "integer" and math.type(value) == "integer" then return end
+  end
+  error(("%s: expected %s, got %s"):format(what, want, kind), level + 1)
+end
+
+-- Resources: resource(name, def) returns a constructor whose argument table is checked.
+local def_fields = {
+  args = "table?", list = "boolean?", id = "function", probe = "function", apply = "function",
+  intent = "function?", before = "function?", undo = "function?", undoable = "boolean?",
+  settle = "function?", check = "function?",
+}
+local function resource(name, def)
+  expect_type("resource name", name, "string", 2)
+  expect_keys("resource " .. name, def, def_fields, 2)
+  for field, want in pairs(def_fields) do
+    expect_type(("resource %s: %s"):format(name, field), def[field], want, 2)
+  end
+  local args = def.args or {}
+  local takes_list = def.list or args.list == true
+  return function(given)
+    if type(given) ~= "table" then
+      error(("%s takes a table, not a %s"):format(name, type(given)), 2)
+    end
+    local self = {}
+    for k, v in pairs(given) do
+      if math.type(k) == "integer" then
+        if not takes_list then error(("%s takes named arguments only"):format(name), 2) end
+      elseif not args[k] or k == "list" then
+        error(("%s has no argument '%s'%s"):format(name, tostring(k),
+          util.did_you_mean(tostring(k), util.keys(args))), 2)
+      end
+      self[k] = v
+    end
+    for k, want in pairs(args) do
+      if k ~= "list" then expect_type(("%s: %s"):format(name, k), given[k], want, 2) end
+    end
+    if def.check then def.check(self) end
+    return setmetatable({ name = name, def = def, self = self,
+      id = ("%s(%s)"):format(name, def.id(self)) }, resource_meta)
+  end
+end
+
+local step_fields = {
+  name = "string", title = "string?", class = "string?", tags = "table?", resources = "table?",
+  probe = "function?", apply = "function?", verify = "function?", undo = "function?",
+  before = "function?", retry = "table?", timeout = "string|number|nil", rerun = "boolean?",
+  sudo = "boolean?", always = "boolean?", intent = "function?", ensure = "function?",
+}
+local classes = { pure = true, reversible = true, compensable = true, irreversible = true }
+
+local function step(def)
+  expect_type("step", def, "table", 2)
+  expect_keys("step '" .. tostring(def.name) .. "'", def, step_fields, 2)
+  for field, want in pairs(step_fields) do
+    expect_type(("step '%s': %s"):format(tostring(def.name), field), def[field], want, 2)
+  end
+  if not def.name:match("^[%w][%w._/-]*$") then
+    error(("step name '%s': use letters, digits, '.', '_', '-' and '/'"):format(def.name), 2)
+  end
+  local s = setmetatable({}, step_meta)
+  for k, v in pairs(def) do s[k] = v end
+  s.class = def.class or "reversible"
+  if not classes[s.class] then
+    error(("step '%s': class '%s' is not pure, reversible, compensable or irreversible")
+      :format(def.name, def.class), 2)
+  end
+  if not def.resources and not def.apply then
+    error(("step '%s' has neither resources nor apply"):format(def.name), 2)
+  end
+  s.resources = def.resources or {}
+  local seen = {}
+  for i, r in ipairs(s.resources) do
+    if getmetatable(r) ~= resource_meta then
+      error(("step '%s': resources[%d] is not a resource but a %s"):format(def.name, i, type(r)), 2)
+    end
+    if seen[r.id] then error(("step '%s': %s stands twice"):format(def.name, r.id), 2) end
+    seen[r.id] = true
+  end
+  s.retry = {}
+  for i, wait in ipairs(def.retry or {}) do s.retry[i] = util.duration(wait) end
+  s.timeout = def.timeout and util.duration(def.timeout)
+  s.title = def.title or def.name
+  s.tags = def.tags or {}
+  return s
+end
+
+local runbook_fields = {
+  name = "string", summary = "string", section = "string?", params = "table?",
+  access = "function?", steps = "table|function", sudo = "boolean?", preflight = "function?",
+  verify = "function?", finish = "function?", subject = "string?", target = "string?",
+}
+local function runbook(def)
+  expect_type("runbook", def, "table", 2)
+  expect_keys("runbook '" .. tostring(def.name) .. "'", def, runbook_fields, 2)
+  for field, want in pairs(runbook_fields) do
+    expect_type(("runbook '%s': %s"):format(tostring(def.name), field), def[field], want, 2)
+  end
+  local book = setmetatable({}, runbook_meta)
+  for k, v in pairs(def) do book[k] = v end
+  book.params = def.params or {}
+  for name, p in pairs(book.params) do
+    if type(name) ~= "string" or type(p) ~= "table" or not p.kind then
+      error(("parameter '%s' is not made by param.*"):format(tostring(name)), 2)
+    end
+  end
+  return book
+end
+
+-- Native modules return nil, err; runbooks see what raises.
+local function raising(module)
+  local wrapped = {}
+  for name, value in pairs(module) do
+    if type(value) == "function" then
+      wrapped[name] = function(...) return util.check(value(...)) end
+    else
+      wrapped[name] = value
+    end
+  end
+  return wrapped
+end
+
+local function located(err, closure)
+  if type(err) == "table" then return err end
+  local text = tostring(err)
+  return util.error("runbook", text, { source = closure.main })
+end
+
+-- script.environment(closure) -> env. Each library file is loaded once, when first named.
+function script.environment(closure)
+  local env = host.sandbox_env()
+  env.runbook, env.step, env.resource = runbook, step, resource
+  env.param = params.param
+  env.done = function(text) return answer("done", text) end
+  env.pending = function(text) return answer("pending", text or "change") end
+  env.unknown = function(why) return answer("unknown", why or "no reason given") end
+  env.after = function(name) return answer("after", name) end
+  env.json = raising(json)
+  env.template = { render = function(...) return util.check(template.render(...)) end }
+  env.crypto = raising(crypto)
+  env.quote, env.argv, env.diff = util.quote, util.argv, diff
+  env.duration, env.last_lines, env.did_you_mean = util.duration, util.last_lines, util.did_you_mean
+  env.sorted_keys = util.keys
+  env.reveal = nil
+  env.fail = function(code, message, fields) util.raise(code, message, fields) end
+
+  local function load_file(name)
+    local text = closure:read(name)
+    if not text then return nil end
+    local chunk, err = host.load(text, closure:chunkname(name), env)
+    if not chunk then
+      util.raise("syntax", ("%s:%s: %s"):format(err.file or name, tostring(err.line or "?"), err.message))
+    end
+    return chunk
+  end
+
+  local included = {}
+  env.include = function(name)
+    expect_type("include", name, "string", 2)
+    if name:find("..", 1, true) then error("include stays inside the runbook's folder", 2) end
+    local base = closure.main:match("^(.*)/[^/]+$")
+    for _, full in ipairs { base .. "/" .. name .. ".lua", base .. "/" .. name } do
+      if included[full] ~= nil then return included[full] end
+      local chunk = load_file(full)
+      if chunk then
+        included[full] = chunk() or true
+        return included[full]
+      end
+    end
+    error(("include '%s': there is no such file beside the runbook"):format(name), 2)
+  end
+
+  local loading = {}
+  setmetatable(env, {
+    __metatable = false,
+    __index = function(_, name)
+      if type(name) ~= "string" then return nil end
+      if loading[name] then
+        error(("the library files of '%s' need each other while they are loaded"):format(name), 2)
+      end
+      local chunk = load_file("lua/" .. name .. ".lua")
+      if not chunk then return nil end
+      loading[name] = true
+      local value = chunk()
+      loading[name] = nil
+      rawset(env, name, value)
+      return value
+    end,
+  })
+  return env
+end
+
+-- script.load(closure) -> runbook, env; raises syntax or runbook with file and line.
+function script.load(closure)
+  local env = script.environment(closure)
+  local text = closure:read(closure.main)
+  if not text then util.raise("source", "the closure lacks " .. closure.main) end
+  local chunk, err = host.load(text, closure:chunkname(closure.main), env)
+  if not chunk then
+    util.raise("syntax", ("%s:%s: %s"):format(err.file or closure.main, tostring(err.line or "?"), err.message))
+  end
+  local fine, book = pcall(chunk)
+  if not fine then error(located(book, closure), 0) end
+  if getmetatable(book) ~= runbook_meta then
+    util.raise("runbook", ("%s does not return runbook{...}"):format(closure.paths[closure.main] or closure.main))
+  end
+  return book, env
+end
+
+-- script.steps(book, values, closure) -> list of steps with unique names.
+function script.steps(book, values, closure)
+  local list = book.steps
+  if type(list) == "function" then
+    local fine, result = pcall(list, values)
+    if not fine then error(located(result, closure), 0) end
+    list = result
+  end
+  if type(list) ~= "table" then util.raise("runbook", "steps is not a list") end
+  local seen = {}
+  for i, s in ipairs(list) do
+    if getmetatable(s) ~= step_meta then
+      util.raise("runbook", ("steps[%d] is not made by step{...}"):format(i))
+    end
+    if seen[s.name] then util.raise("runbook", ("two steps are called '%s'"):format(s.name)) end
+    seen[s.name] = true
+  end
+  return list
+end
+
+-- What identifies a list of steps: names, classes and effects in their order.
+function script.digest(list)
+  local names = {}
+  for _, s in ipairs(list) do
+    names[#names + 1] = s.name .. "\t" .. s.class
+    for _, r in ipairs(s.resources) do names[#names + 1] = "\t" .. r.id end
+    if s.apply then names[#names + 1] = "\tapply" end
+  end
+  return crypto.sha256(table.concat(names, "\n"))
+end
+
+return script
