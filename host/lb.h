@@ -24,6 +24,7 @@ bool lb_opt_boolean(lua_State *L, int idx, const char *name, bool def);
 lua_Integer lb_opt_integer(lua_State *L, int idx, const char *name, lua_Integer def,
     lua_Integer min, lua_Integer max);
 double lb_opt_seconds(lua_State *L, int idx, const char *name, double def);
+double lb_seconds(lua_State *L, int idx, double def); /* the same for a plain argument */
 
 /* A growing byte buffer for callbacks, which never touch Lua. false: out of memory,
  * nothing was added. lb_buf_free wipes what it frees. */
@@ -48,8 +49,10 @@ void lb_wipe(void *data, size_t len);
  *	return lb_wait(L, &op->wait, seconds, ctx, continuation);
  * lb_wake may be called from any loop callback, is idempotent, and never runs Lua itself:
  * the task goes on in the next turn of the loop. seconds < 0: no deadline. The
- * continuation reads why it was called from wait->why. A wait where Lua cannot yield
- * raises. lb_wait_drop forgets a waiter; call it on release. */
+ * continuation reads why it was called from wait->why; lb_fail_why turns a why that is
+ * not LB_WOKEN into nil, err (timeout, interrupted). A wait where Lua cannot yield raises,
+ * and so does a second task that waits for the same thing. lb_wait_drop forgets a waiter,
+ * which then goes on as interrupted; call it on release. */
 enum lb_why { LB_WOKEN, LB_TIMEOUT, LB_INTERRUPTED };
 struct lb_task;
 struct lb_wait {
@@ -58,6 +61,7 @@ struct lb_wait {
 };
 int lb_wait(lua_State *L, struct lb_wait *w, double seconds, lua_KContext ctx,
     lua_KFunction k);
+int lb_fail_why(lua_State *L, const char *module, const char *op, enum lb_why why);
 void lb_wake(struct lb_wait *w);
 void lb_wait_drop(struct lb_wait *w);
 
@@ -73,7 +77,8 @@ void lb_timer_set(struct lb_timer *t, double seconds); /* < 0 stops */
 void lb_timer_free(struct lb_timer *t);
 
 /* Run `work` on a worker thread, then `done` on the loop's thread. `done` is called in
- * every case once lb_work returned true, also when the loop is closing. */
+ * every case once lb_work returned true, also when the loop is closing, when Lua is gone:
+ * so `arg` is memory of its own, never a userdata. */
 bool lb_work(lua_State *L, void (*work)(void *arg), void (*done)(void *arg), void *arg);
 
 #endif

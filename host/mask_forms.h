@@ -1,0 +1,12 @@
+/* mask_forms.h: the forms in which a secret may turn up in a text. For mask.c alone. */
+#ifndef MASK_FORMS_H
+#define MASK_FORMS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Calls add for each form; one may come twice. False when add said so, or out of memory. */
+bool mask_forms(const unsigned char *data, size_t len,
+    bool (*add)(void *arg, const unsigned char *form, size_t len), void *arg);
+
+#endif
