@@ -1,5 +1,5 @@
-/* journal.c: what a run records - its row, closure, steps, effects, pins, leases - and how
- * it is read back. Each change is one durable commit together with its event. It decides
+/* journal.c: what a run records (row, closure, steps, effects, pins, leases) and how it
+ * is read back. Each change is one durable commit together with its event. It decides
  * nothing about a run, and texts come masked. */
 #include <errno.h>
 #include <signal.h>
@@ -42,7 +42,7 @@ begin(struct journal *j, const char *run)
 	return rc == 1 ? true : journal_end(j, false);
 }
 
-/* Append an event whose data SQLite writes as JSON, so that every text is quoted right. */
+/* Append an event whose data SQLite writes as JSON, so that each text is quoted right. */
 static bool
 append_json(struct journal *j, const char *run, const char *type, const char *json,
     const char *table, long long n)
@@ -139,8 +139,8 @@ requested(struct journal *j, const struct journal_run *r)
 
 	if (r->request_id == NULL)
 		return 0;
-	rc = journal_sql(j, "SELECT id, params_digest IS ?2 FROM runs WHERE request_id = ?1",
-	    "ss", r->request_id, r->params_digest);
+	rc = journal_sql(j, "SELECT id, params_digest IS ?2 FROM runs "
+	    "WHERE request_id = ?1", "ss", r->request_id, r->params_digest);
 	if (rc == 1 && journal_int(j, 1) == 0) {
 		journal_fail(j, "conflict", "request %s is run %s, which was given other "
 		    "parameters", r->request_id, journal_str(j, 0));
@@ -168,8 +168,9 @@ insert_run(struct journal *j, const struct journal_run *r, char (*sums)[65],
 		if (row_number(j, rc, "run", r->parent) == 0)
 			return false;
 	}
-	if (!journal_do(j, "INSERT INTO runs(id, name, runbook, section, subject, target, "
-	    "params, params_digest, options, request_id, parent, parent_step, interface, "
+	if (!journal_do(j, "INSERT INTO runs(id, name, runbook, section, subject, "
+	    "target, params, params_digest, options, request_id, parent, parent_step, "
+	    "interface, "
 	    "steps_digest, closure, status, created) "
 	    "VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'open',?)", "sssssststsssissr",
 	    r->id, r->name, r->runbook, r->section, r->subject, r->target, r->params,
@@ -244,8 +245,9 @@ journal_step_set(struct journal *j, const char *run, const char *step,
 
 	if (!begin(j, run))
 		return false;
-	n = row_number(j, journal_sql(j, "INSERT INTO steps(run, step, idx, title, status, "
-	    "class, attempt, message, started, updated) VALUES(?1, ?2, coalesce(?3, 0), "
+	n = row_number(j, journal_sql(j, "INSERT INTO steps(run, step, idx, title, "
+	    "status, class, attempt, message, started, updated) VALUES(?1, ?2, "
+	    "coalesce(?3, 0), "
 	    "?4, coalesce(?5, 'pending'), ?6, ?7, ?8, ?9, ?9) ON CONFLICT(run, step) DO "
 	    "UPDATE SET idx = coalesce(?3, idx), title = coalesce(?4, title), "
 	    "status = coalesce(?5, status), class = coalesce(?6, class), "
@@ -266,14 +268,16 @@ journal_effect_begin(struct journal *j, const char *run, const char *step,
 
 	if (!begin(j, run))
 		return false;
-	n = row_number(j, journal_sql(j, "INSERT INTO effects(run, step, effect, attempt, "
-	    "idx, resource, status, intent, before, undoable, started) VALUES(?1, ?2, ?3, "
-	    "1 + coalesce((SELECT max(attempt) FROM effects WHERE run = ?1 AND step = ?2 "
-	    "AND effect = ?3), 0), ?4, ?5, 'open', ?6, ?7, ?8, ?9) RETURNING n", "sssisttir",
-	    run, step, effect, idx, resource, intent, before, (long long)undoable, now()),
-	    "effect", effect);
-	ok = n != 0 && journal_sql(j, "SELECT json_object('step', step, 'effect', effect, "
-	    "'resource', resource, 'attempt', attempt), attempt FROM effects WHERE n = ?",
+	n = row_number(j, journal_sql(j, "INSERT INTO effects(run, step, effect, "
+	    "attempt, idx, resource, status, intent, before, undoable, started) "
+	    "VALUES(?1, ?2, ?3, 1 + coalesce((SELECT max(attempt) FROM effects WHERE "
+	    "run = ?1 AND step = ?2 "
+	    "AND effect = ?3), 0), ?4, ?5, 'open', ?6, ?7, ?8, ?9) RETURNING n",
+	    "sssisttir", run, step, effect, idx, resource, intent, before,
+	    (long long)undoable, now()), "effect", effect);
+	ok = n != 0 && journal_sql(j, "SELECT json_object('step', step, 'effect', "
+	    "effect, 'resource', resource, 'attempt', attempt), attempt FROM effects "
+	    "WHERE n = ?",
 	    "i", n) == 1;
 	if (ok) {
 		*attempt = journal_int(j, 1);
@@ -294,11 +298,12 @@ journal_effect_end(struct journal *j, const char *run, const char *step,
 		return false;
 	n = row_number(j, journal_sql(j, "UPDATE effects SET status = ?4, "
 	    "output = coalesce(?5, output), message = coalesce(?6, message), ended = ?7 "
-	    "WHERE n = (SELECT n FROM effects WHERE run = ?1 AND step = ?2 AND effect = ?3 "
-	    "ORDER BY attempt DESC LIMIT 1) RETURNING n", "ssssttr", run, step, effect,
+	    "WHERE n = (SELECT n FROM effects WHERE run = ?1 AND step = ?2 AND "
+	    "effect = ?3 ORDER BY attempt DESC LIMIT 1) RETURNING n", "ssssttr", run,
+	    step, effect,
 	    status, output, message, now()), "begun effect", effect);
-	ok = n != 0 && journal_sql(j, "SELECT json_object('step', step, 'effect', effect, "
-	    "'attempt', attempt, 'status', status, 'message', message) "
+	ok = n != 0 && journal_sql(j, "SELECT json_object('step', step, 'effect', "
+	    "effect, 'attempt', attempt, 'status', status, 'message', message) "
 	    "FROM effects WHERE n = ?", "i", n) == 1 &&
 	    append_json(j, run, "effect.end", journal_str(j, 0), "effects", n);
 	return journal_end(j, ok);
@@ -318,8 +323,8 @@ journal_pin_set(struct journal *j, const char *run, const char *target,
 	n = row_number(j, journal_sql(j, "INSERT INTO pins(run, target, json) "
 	    "VALUES(?, ?, ?) ON CONFLICT(run, target) DO UPDATE SET json = excluded.json "
 	    "RETURNING n", "sst", run, target, json), "pin", target);
-	ok = n != 0 && journal_sql(j, "SELECT json_object('target', ?)", "s", target) == 1 &&
-	    append_json(j, run, "pin", journal_str(j, 0), "pins", n);
+	ok = n != 0 && journal_sql(j, "SELECT json_object('target', ?)", "s",
+	    target) == 1 && append_json(j, run, "pin", journal_str(j, 0), "pins", n);
 	return journal_end(j, ok);
 }
 
@@ -420,8 +425,8 @@ static bool
 lease_event(struct journal *j, const char *run, const char *type, const char *target,
     long long pid, const char *host)
 {
-	return journal_sql(j, "SELECT json_object('target', ?, 'pid', ?, 'host', ?)", "sis",
-	    target, pid, host) == 1 &&
+	return journal_sql(j, "SELECT json_object('target', ?, 'pid', ?, 'host', ?)",
+	    "sis", target, pid, host) == 1 &&
 	    append_json(j, run, type, journal_str(j, 0), NULL, 0);
 }
 
@@ -440,8 +445,9 @@ journal_lease_take(struct journal *j, const char *target, const char *run,
 	ok = rc == 0 || (rc == 1 && may_take(j, run, o));
 	if (!ok && rc == 1)
 		locked(j, target, run);
-	ok = ok && journal_do(j, "INSERT OR REPLACE INTO leases VALUES(?1, ?2, ?3, ?4, ?5, "
-	    "?6, ?7, ?8, ?8)", "ssiissrr", target, run, o->pid, o->start_time, o->boot_id,
+	ok = ok && journal_do(j, "INSERT OR REPLACE INTO leases VALUES(?1, ?2, ?3, ?4, "
+	    "?5, ?6, ?7, ?8, ?8)", "ssiissrr", target, run, o->pid, o->start_time,
+	    o->boot_id,
 	    o->host, ttl, t) &&
 	    lease_event(j, run, "lease.take", target, o->pid, o->host);
 	return journal_end(j, ok);
@@ -500,26 +506,28 @@ bool
 journal_query(struct journal *j, enum journal_query q, const char *a, const char *b)
 {
 	static const char *const sql[] = {
-		[JOURNAL_STEPS] = "SELECT step, idx, title, status, class, attempt, message, "
-		    "started, updated FROM steps WHERE run = ? ORDER BY idx, n",
-		/* One row an effect: the newest attempt, with the first one's `before`. */
-		[JOURNAL_EFFECTS] = "SELECT e.step, e.effect, coalesce(e.idx, f.idx) AS idx, "
+		[JOURNAL_STEPS] = "SELECT step, idx, title, status, class, attempt, "
+		    "message, started, updated FROM steps WHERE run = ? ORDER BY idx, n",
+		/* A row an effect: the newest attempt, with the first one's `before`. */
+		[JOURNAL_EFFECTS] = "SELECT e.step, e.effect, "
+		    "coalesce(e.idx, f.idx) AS idx, "
 		    "coalesce(e.resource, f.resource) AS resource, e.status, "
 		    "e.attempt, e.intent, f.before, e.undoable, e.output, e.message, "
-		    "e.started, e.ended FROM effects f JOIN effects e ON e.n = (SELECT n FROM "
-		    "effects WHERE run = f.run AND step = f.step AND effect = f.effect "
+		    "e.started, e.ended FROM effects f JOIN effects e ON e.n = (SELECT n "
+		    "FROM effects WHERE run = f.run AND step = f.step AND effect = "
+		    "f.effect "
 		    "ORDER BY attempt DESC LIMIT 1) WHERE f.run = ?1 AND f.attempt = 1 "
 		    "AND (?2 IS NULL OR f.step = ?2) ORDER BY f.n",
-		[JOURNAL_SOURCES] = "SELECT path, sha256, size FROM run_sources JOIN sources "
-		    "USING(sha256) WHERE run = ? ORDER BY path",
-		[JOURNAL_SOURCE] = "SELECT body FROM run_sources JOIN sources USING(sha256) "
-		    "WHERE run = ? AND path = ?",
+		[JOURNAL_SOURCES] = "SELECT path, sha256, size FROM run_sources JOIN "
+		    "sources USING(sha256) WHERE run = ? ORDER BY path",
+		[JOURNAL_SOURCE] = "SELECT body FROM run_sources JOIN sources "
+		    "USING(sha256) WHERE run = ? AND path = ?",
 		[JOURNAL_PIN] = "SELECT json FROM pins WHERE run = ? AND target = ?",
 		[JOURNAL_FINGERPRINT] =
 		    "SELECT hex FROM fingerprints WHERE run = ? AND name = ?",
 		[JOURNAL_PROVEN] = "SELECT url, json FROM paths WHERE target = ?",
-		[JOURNAL_LEASE] = "SELECT target, run, pid, start_time, boot_id, host, ttl, "
-		    "taken, heartbeat FROM leases WHERE target = ?",
+		[JOURNAL_LEASE] = "SELECT target, run, pid, start_time, boot_id, host, "
+		    "ttl, taken, heartbeat FROM leases WHERE target = ?",
 		[JOURNAL_REQUEST] = RUN_ROW "WHERE request_id = ?",
 	};
 
@@ -533,7 +541,8 @@ journal_runs(struct journal *j, const char *status, const char *target,
 {
 	return journal_rows(j, RUN_ROW "WHERE (?1 IS NULL OR status = ?1) AND "
 	    "(?2 IS NULL OR target = ?2) AND (?3 IS NULL OR parent = ?3) "
-	    "ORDER BY n DESC LIMIT coalesce(?4, -1)", "sssi", status, target, parent, limit);
+	    "ORDER BY n DESC LIMIT coalesce(?4, -1)", "sssi", status, target, parent,
+	    limit);
 }
 
 bool
@@ -548,8 +557,8 @@ journal_run(struct journal *j, const char *id)
 	if (rc != 1)
 		return false;
 	return n == 0 ? journal_fail(j, "not_found", "%s has no run %s", j->path, id) :
-	    journal_fail(j, "ambiguous", "%lld runs begin with %s: give more of the id", n,
-	    id);
+	    journal_fail(j, "ambiguous", "%lld runs begin with %s: give more of the id",
+	    n, id);
 }
 
 bool

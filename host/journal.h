@@ -1,5 +1,7 @@
 /* journal.h: the journal of runs, one private SQLite file with a hash-chained event log.
- * It knows no Lua and nothing of runbooks: JSON is opaque text, masking is the caller's. */
+ * What it says is read through journal_read.h.
+ * It knows no Lua and nothing of runbooks: JSON is opaque text, masking is the
+ * caller's. */
 #ifndef JOURNAL_H
 #define JOURNAL_H
 
@@ -47,15 +49,6 @@ struct journal_owner {
 	long long pid, start_time;
 };
 
-/* One cell of the current row; name is the column's. */
-struct journal_value {
-	enum { JOURNAL_NULL, JOURNAL_BOOL, JOURNAL_INT, JOURNAL_REAL, JOURNAL_TEXT } type;
-	const char *name;
-	long long i;
-	double r;
-	struct journal_text text;
-};
-
 enum { JOURNAL_READONLY = 1, JOURNAL_CREATE = 2 };
 
 /* The path used when the user names none; malloc'd. NULL: no home folder. Its folder is
@@ -69,11 +62,13 @@ const struct journal_error *journal_error(const struct journal *j);
 /* Every call below returns false on failure (see journal_error). A mutator is one durable
  * commit that appends its event, or nothing at all. */
 bool journal_head(struct journal *j, char hex[65], long long *seq);
-bool journal_verify(struct journal *j, long long *count);
+/* `head` (or NULL) is a hash that was once printed: it must still be in the chain. */
+bool journal_verify(struct journal *j, const char *head, long long *count);
 
 bool journal_run_create(struct journal *j, const struct journal_run *r, bool *existing);
-bool journal_run_set(struct journal *j, const char *id, const char *status, long long code,
-    struct journal_text summary, const char *steps_digest, const char *type,
+bool journal_run_set(struct journal *j, const char *id, const char *status,
+    long long code, struct journal_text summary, const char *steps_digest,
+    const char *type,
     struct journal_text data);
 bool journal_step_set(struct journal *j, const char *run, const char *step,
     const struct journal_step *s, const char *type, struct journal_text data);
@@ -97,29 +92,6 @@ bool journal_lease_take(struct journal *j, const char *target, const char *run,
     const struct journal_owner *o, double ttl);
 bool journal_lease_beat(struct journal *j, const char *target, const char *run);
 bool journal_lease_drop(struct journal *j, const char *target, const char *run);
-
-/* Queries: each opens the one cursor of the journal. journal_next: 1 a row, 0 the end,
- * -1 failure; texts live until the next call. journal_done gives the snapshot back. */
-enum journal_query {
-	JOURNAL_STEPS, /* run */
-	JOURNAL_EFFECTS, /* run, step or NULL */
-	JOURNAL_SOURCES, /* run */
-	JOURNAL_SOURCE, /* run, path */
-	JOURNAL_PIN, /* run, target */
-	JOURNAL_FINGERPRINT, /* run, name */
-	JOURNAL_PROVEN, /* target, NULL */
-	JOURNAL_LEASE, /* target, NULL */
-	JOURNAL_REQUEST, /* request id, NULL */
-};
-bool journal_query(struct journal *j, enum journal_query q, const char *a, const char *b);
-bool journal_runs(struct journal *j, const char *status, const char *target,
-    const char *parent, long long limit);
-bool journal_run(struct journal *j, const char *id_or_prefix);
-bool journal_events(struct journal *j, const char *run, long long after, long long limit);
-int journal_next(struct journal *j);
-int journal_columns(struct journal *j);
-void journal_value(struct journal *j, int column, struct journal_value *v);
-void journal_done(struct journal *j);
 
 /* 32 bytes that live in FILE.key beside the journal, made at the first call. */
 bool journal_key(struct journal *j, unsigned char key[32]);

@@ -1,9 +1,10 @@
-/* journal_chain.c: the event chain of the journal. Every event's hash covers the one before
- * it and the digest of the state row it changed, so that neither the log nor the state can
- * be edited unnoticed. It decides nothing about runs; what is said of a cut-off end is only
- * as good as the head that was printed before. */
+/* journal_chain.c: the event chain of the journal. Every event's hash covers the event
+ * before it and the digest of the state row it changed, so that neither the log nor the
+ * state can be edited unnoticed. It decides nothing about runs. That the end was cut off
+ * and the head set back shows only against a head that was printed before. */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "digest.h"
 #include "journal_db.h"
@@ -105,8 +106,9 @@ journal_append(struct journal *j, const char *run, const char *type,
 }
 
 static bool
-verify_events(struct journal *j, char prev[65], long long *count)
+verify_events(struct journal *j, const char *wanted, char prev[65], long long *count)
 {
+	bool found = wanted == NULL;
 	struct journal_text field[5];
 	struct journal_value v;
 	char hex[65];
@@ -132,8 +134,14 @@ verify_events(struct journal *j, char prev[65], long long *count)
 			return journal_fail(j, "chain", "%s: event %lld was changed",
 			    j->path, seq);
 		memcpy(prev, hex, sizeof hex);
+		found = found || strcasecmp(hex, wanted) == 0;
 		*count = seq;
 	}
+	if (rc == 0 && !found)
+		return journal_fail(j, "chain", "%s: no event has the hash %.64s: the "
+		    "end of the chain was cut off, or the hash is of another journal",
+		    j->path,
+		    wanted);
 	return rc == 0;
 }
 
@@ -144,7 +152,8 @@ verify_state(struct journal *j, size_t i)
 	int rc, last;
 	char hex[65];
 
-	for (rc = journal_sql(j, state[i].all, ""); rc == 1; rc = journal_next(j), rows++) {
+	for (rc = journal_sql(j, state[i].all, ""); rc == 1; rc = journal_next(j)) {
+		rows++;
 		last = journal_columns(j) - 1;
 		j->nscratch = 0;
 		if (!journal_put_row(j, 0, last) || !journal_digest(j, hex))
@@ -222,7 +231,7 @@ verify_sources(struct journal *j)
 }
 
 static bool
-verify(struct journal *j, long long *count)
+verify(struct journal *j, const char *wanted, long long *count)
 {
 	char head[65], recorded[65];
 	long long seq;
@@ -233,7 +242,7 @@ verify(struct journal *j, long long *count)
 		return journal_fail(j, "corrupt",
 		    "%s is damaged (%s): keep the file and use another with "
 		    "--journal FILE", j->path, journal_str(j, 0));
-	if (!verify_events(j, head, count) || !journal_head(j, recorded, &seq))
+	if (!verify_events(j, wanted, head, count) || !journal_head(j, recorded, &seq))
 		return false;
 	if (seq != *count || strcmp(head, recorded) != 0)
 		return journal_fail(j, "chain",
@@ -246,13 +255,13 @@ verify(struct journal *j, long long *count)
 }
 
 bool
-journal_verify(struct journal *j, long long *count)
+journal_verify(struct journal *j, const char *head, long long *count)
 {
 	bool ok;
 
 	if (!journal_look(j))
 		return false;
-	ok = verify(j, count);
+	ok = verify(j, head, count);
 	journal_looked(j);
 	j->nscratch = 0;
 	return ok;

@@ -62,9 +62,10 @@ static const char *const migrations[] = {
 	" updated REAL NOT NULL, UNIQUE(run, step));"
 
 	/* A row an attempt: what an attempt found and meant is never overwritten. */
-	"CREATE TABLE effects(n INTEGER PRIMARY KEY, run TEXT NOT NULL REFERENCES runs(id),"
-	" step TEXT NOT NULL, effect TEXT NOT NULL, attempt INTEGER NOT NULL, idx INTEGER,"
-	" resource TEXT, status TEXT NOT NULL, intent TEXT, before TEXT,"
+	"CREATE TABLE effects(n INTEGER PRIMARY KEY, run TEXT NOT NULL"
+	" REFERENCES runs(id), step TEXT NOT NULL, effect TEXT NOT NULL,"
+	" attempt INTEGER NOT NULL, idx INTEGER, resource TEXT, status TEXT NOT NULL, "
+	"intent TEXT, before TEXT,"
 	" undoable BOOLEAN NOT NULL, output TEXT, message TEXT, started REAL NOT NULL,"
 	" ended REAL, UNIQUE(run, step, effect, attempt));"
 
@@ -74,8 +75,9 @@ static const char *const migrations[] = {
 	" url TEXT NOT NULL, json TEXT, proven REAL NOT NULL);"
 	"CREATE TABLE fingerprints(n INTEGER PRIMARY KEY, run TEXT NOT NULL"
 	" REFERENCES runs(id), name TEXT NOT NULL, hex TEXT NOT NULL, UNIQUE(run, name));"
-	"CREATE TABLE leases(target TEXT PRIMARY KEY, run TEXT NOT NULL REFERENCES runs(id),"
-	" pid INTEGER NOT NULL, start_time INTEGER NOT NULL, boot_id TEXT NOT NULL,"
+	"CREATE TABLE leases(target TEXT PRIMARY KEY, run TEXT NOT NULL"
+	" REFERENCES runs(id), pid INTEGER NOT NULL, start_time INTEGER NOT NULL, "
+	"boot_id TEXT NOT NULL,"
 	" host TEXT NOT NULL, ttl REAL NOT NULL, taken REAL NOT NULL,"
 	" heartbeat REAL NOT NULL) WITHOUT ROWID;",
 };
@@ -558,11 +560,12 @@ claim(struct journal *j, unsigned flags)
 		    j->path);
 	if (st.st_uid != geteuid())
 		return journal_fail(j, "not_private",
-		    "the journal %s belongs to user %lu: run as that user, or use another "
-		    "with --journal FILE", j->path, (unsigned long)st.st_uid);
+		    "the journal %s belongs to user %lu: run as that user, or use "
+		    "another with --journal FILE", j->path, (unsigned long)st.st_uid);
 	if ((st.st_mode & 077) != 0)
 		return journal_fail(j, "not_private",
-		    "the journal %s can be read by others: chmod 600 %s", j->path, j->path);
+		    "the journal %s can be read by others: chmod 600 %s", j->path,
+		    j->path);
 	return true;
 }
 
@@ -592,8 +595,9 @@ ours(struct journal *j, long long *version)
 		    "changed, and use another with --journal FILE", j->path);
 	if (*version > VERSION)
 		return journal_fail(j, "newer",
-		    "%s was written by a newer lbrun (format %lld, this one knows %d): use "
-		    "that lbrun, or another file with --journal FILE", j->path, *version,
+		    "%s was written by a newer lbrun (format %lld, this one knows %d): "
+		    "use that lbrun, or another file with --journal FILE", j->path,
+		    *version,
 		    (int)VERSION);
 	if (j->readonly && *version == 0)
 		return journal_fail(j, "not_found", "the journal %s is empty", j->path);

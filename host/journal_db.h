@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "journal.h"
+#include "journal_read.h"
 
 struct sqlite3;
 struct sqlite3_stmt;
@@ -33,8 +33,8 @@ struct journal {
 bool journal_fail(struct journal *j, const char *code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Run the SQL literal with bound values, and end whatever ran before. `types` has a letter
- * a value: s const char * (NULL binds NULL), t struct journal_text, i long long
+/* Run the SQL literal with bound values, and end whatever ran before. `types` has a
+ * letter a value: s const char * (NULL binds NULL), t struct journal_text, i long long
  * (JOURNAL_NONE binds NULL), r double. 1 a row stands, 0 the end, -1 failure. */
 int journal_sql(struct journal *j, const char *sql, const char *types, ...);
 bool journal_do(struct journal *j, const char *sql, const char *types, ...); /* no rows */
@@ -47,7 +47,7 @@ long long journal_changes(struct journal *j);
 long long journal_rowid(struct journal *j);
 
 /* A write transaction, begun at once so that it never fails half-way for a lock.
- * journal_end commits when ok and rolls back otherwise, and says whether it is on disk. */
+ * journal_end commits when ok, else rolls back, and says whether it is on disk. */
 bool journal_begin(struct journal *j);
 bool journal_end(struct journal *j, bool ok);
 /* One snapshot for many reads. */
@@ -58,14 +58,14 @@ void journal_looked(struct journal *j);
  * different lists of fields give the same bytes. */
 bool journal_put(struct journal *j, const void *data, size_t len);
 bool journal_put_int(struct journal *j, long long v);
-/* names and values of the current row's columns that are not NULL, from `first` to `end` */
+/* names and values of the current row's columns that are not NULL, from `first` on */
 bool journal_put_row(struct journal *j, int first, int end);
 bool journal_digest(struct journal *j, char hex[65]); /* and empties the buffer */
 
 long long journal_clock(void); /* microseconds of wall time */
 
-/* journal_chain.c: append the event of a change inside a transaction. `table` and `n` name
- * the state row that was changed (NULL: none). */
+/* journal_chain.c: append the event of a change inside a transaction. `table` and `n`
+ * name the state row that was changed (NULL: none). */
 bool journal_append(struct journal *j, const char *run, const char *type,
     struct journal_text data, const char *table, long long n);
 

@@ -1,5 +1,5 @@
-/* journal_key.c: the key of the journal's fingerprints, in a private file beside it. It is
- * not the key of any secret, and it does not compute fingerprints. */
+/* journal_key.c: the key of the journal's fingerprints, in a private file beside it.
+ * It is not the key of any secret, and it does not compute fingerprints. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -50,7 +50,8 @@ load(struct journal *j, const char *path, unsigned char key[KEY])
 		if (n == HEX && lb_unhex(text, KEY, key))
 			rc = 1;
 		else
-			journal_fail(j, "corrupt", "the key %s is not 64 hex digits", path);
+			journal_fail(j, "corrupt", "the key %s is not 64 hex digits",
+			    path);
 	}
 	explicit_bzero(text, sizeof text);
 	close(fd);
@@ -112,8 +113,8 @@ may_make(struct journal *j, const char *path)
 	journal_done(j);
 	if (rc == 1)
 		journal_fail(j, "not_found", "the key %s is gone, and with it the "
-		    "fingerprints in %s: put it back from a backup, or use another journal",
-		    path, j->path);
+		    "fingerprints in %s: put it back from a backup, or use another "
+		    "journal", path, j->path);
 	return rc == 0;
 }
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "journal.h"
+#include "journal_read.h"
 #include "lb.h"
 #include "mask.h"
 #include "secret.h"
@@ -60,8 +60,8 @@ collect(void *arg, const char *data, size_t len)
 	s->ok = s->ok && lb_buf_add(s->buf, data, len);
 }
 
-/* The string at idx as it may be stored; where the masker changes it, the masked one takes
- * its place on the stack. */
+/* The string at idx as it may be stored; where the masker changes it, the masked one
+ * takes its place on the stack. */
 static struct journal_text
 masked(lua_State *L, int idx)
 {
@@ -256,7 +256,7 @@ texts(lua_State *L, struct journal *j, bool ok, const char *op)
 /* journal.open(path, { readonly, create })
  *  path nil: the default path, whose folder is made; create: true unless readonly
  *  +-> j
- *  +-> nil, err   (not_found, unreadable, not_private, corrupt, newer, full, busy, io)  */
+ *  +-> nil, err   (not_found, unreadable, not_private, corrupt, newer, full, busy, io) */
 static int
 l_open(lua_State *L)
 {
@@ -284,7 +284,7 @@ l_open(lua_State *L)
 
 		if (usual == NULL)
 			return lb_fail(L, MODULE, "open", "not_found",
-			    "there is no home folder for the journal: use --journal FILE");
+			    "there is no home folder for a journal: use --journal FILE");
 		b->j = journal_open(usual, flags, &err);
 		free(usual);
 	} else
@@ -296,7 +296,7 @@ l_open(lua_State *L)
 
 /* journal.default_path()
  *  +-> path
- *  +-> nil, err   (not_found)                                                           */
+ *  +-> nil, err   (not_found)                                                          */
 static int
 l_default_path(lua_State *L)
 {
@@ -311,7 +311,7 @@ l_default_path(lua_State *L)
 }
 
 /* j:close()
- *  idempotent                                                                           */
+ *  idempotent                                                                          */
 static int
 l_close(lua_State *L)
 {
@@ -335,7 +335,7 @@ l_tostring(lua_State *L)
 
 /* j:head()
  *  +-> hex ("" while there is no event), seq
- *  +-> nil, err   (busy, io, corrupt, chain)                                            */
+ *  +-> nil, err   (busy, io, corrupt, chain)                                           */
 static int
 l_head(lua_State *L)
 {
@@ -350,17 +350,19 @@ l_head(lua_State *L)
 	return 2;
 }
 
-/* j:verify()
- *  recomputes the chain, and whether runs, steps, effects and sources are what it recorded
+/* j:verify(head)
+ *  head: a hash that a summary printed once and that must still be there, or nil;
+ *  recomputes the chain, and whether runs, steps, effects and sources are what it says
  *  +-> true, count
- *  +-> nil, err   (chain, corrupt, busy, io)                                            */
+ *  +-> nil, err   (chain, corrupt, busy, io)                                           */
 static int
 l_verify(lua_State *L)
 {
 	struct journal *j = check(L);
+	const char *head = opt_name(L, 2);
 	long long count = 0;
 
-	if (!journal_verify(j, &count))
+	if (!journal_verify(j, head, &count))
 		return fail(L, j, "verify");
 	lua_pushboolean(L, 1);
 	lua_pushinteger(L, count);
@@ -369,7 +371,7 @@ l_verify(lua_State *L)
 
 /* j:key()
  *  +-> secret of 32 bytes, from FILE.key beside the journal, made at the first call
- *  +-> nil, err   (not_found, not_private, corrupt, unreadable, full, io)               */
+ *  +-> nil, err   (not_found, not_private, corrupt, unreadable, full, io)              */
 static int
 l_key(lua_State *L)
 {
@@ -416,17 +418,18 @@ sources(lua_State *L, int idx, size_t *n)
 	return list;
 }
 
-/* j:run_create{ id, name, runbook, section, subject, target, params, params_digest, options,
- *     request_id, parent, parent_step, interface, steps_digest,
+/* j:run_create{ id, name, runbook, section, subject, target, params, params_digest,
+ *     options, request_id, parent, parent_step, interface, steps_digest,
  *     sources = { { path =, body = }, ... } }
  *  the same request_id with the same params_digest gives the run that is there
  *  +-> row, existing
- *  +-> nil, err   (conflict, not_found, full, busy, io)                                 */
+ *  +-> nil, err   (conflict, not_found, full, busy, io)                                */
 static int
 l_run_create(lua_State *L)
 {
-	static const char *const names[] = { "id", "name", "runbook", "section", "subject",
-		"target", "params", "params_digest", "options", "request_id", "parent",
+	static const char *const names[] = { "id", "name", "runbook", "section",
+		"subject", "target", "params", "params_digest", "options",
+		"request_id", "parent",
 		"parent_step", "interface", "steps_digest", "sources", NULL };
 	struct journal *j = check(L);
 	struct journal_run r = { 0 };
@@ -457,7 +460,8 @@ l_run_create(lua_State *L)
 	if (!journal_run_create(j, &r, &existing))
 		return fail(L, j, "run_create");
 	n = one_row(L, j, existing ?
-	    journal_query(j, JOURNAL_REQUEST, r.request_id, NULL) : journal_run(j, r.id), "run_create");
+	    journal_query(j, JOURNAL_REQUEST, r.request_id, NULL) :
+	    journal_run(j, r.id), "run_create");
 	if (n != 1)
 		return n;
 	lua_pushboolean(L, existing);
@@ -466,7 +470,7 @@ l_run_create(lua_State *L)
 
 /* j:run(id_or_unique_prefix)
  *  +-> row
- *  +-> nil, err   (not_found, ambiguous, busy, io)                                      */
+ *  +-> nil, err   (not_found, ambiguous, busy, io)                                     */
 static int
 l_run(lua_State *L)
 {
@@ -477,11 +481,12 @@ l_run(lua_State *L)
 
 /* j:runs{ status, target, parent, limit }
  *  +-> rows, newest first
- *  +-> nil, err   (busy, io, corrupt)                                                   */
+ *  +-> nil, err   (busy, io, corrupt)                                                  */
 static int
 l_runs(lua_State *L)
 {
-	static const char *const names[] = { "status", "target", "parent", "limit", NULL };
+	static const char *const names[] = { "status", "target", "parent", "limit",
+		NULL };
 	struct journal *j = check(L);
 	const char *status, *target, *parent;
 	long long limit;
@@ -497,7 +502,7 @@ l_runs(lua_State *L)
 
 /* j:children(run)
  *  +-> rows, newest first
- *  +-> nil, err   (busy, io, corrupt)                                                   */
+ *  +-> nil, err   (busy, io, corrupt)                                                  */
 static int
 l_children(lua_State *L)
 {
@@ -509,7 +514,7 @@ l_children(lua_State *L)
 /* j:run_set(id, { status, exit, summary, steps_digest }, event_type, event_json)
  *  what is not named stays
  *  +-> true
- *  +-> nil, err   (not_found, full, busy, io)                                           */
+ *  +-> nil, err   (not_found, full, busy, io)                                          */
 static int
 l_run_set(lua_State *L)
 {
@@ -533,12 +538,12 @@ l_run_set(lua_State *L)
  *     event_json)
  *  makes the step, or changes what is named
  *  +-> true
- *  +-> nil, err   (not_found, full, busy, io)                                           */
+ *  +-> nil, err   (not_found, full, busy, io)                                          */
 static int
 l_step_set(lua_State *L)
 {
-	static const char *const names[] = { "idx", "status", "class", "attempt", "message",
-		"title", NULL };
+	static const char *const names[] = { "idx", "status", "class", "attempt",
+		"message", "title", NULL };
 	struct journal *j = check(L);
 	const char *run = name(L, 2), *step = name(L, 3), *type = name(L, 5);
 	struct journal_text data = opt_text(L, 6);
@@ -556,7 +561,7 @@ l_step_set(lua_State *L)
 
 /* j:steps(run)
  *  +-> rows by idx
- *  +-> nil, err   (busy, io, corrupt)                                                   */
+ *  +-> nil, err   (busy, io, corrupt)                                                  */
 static int
 l_steps(lua_State *L)
 {
@@ -568,7 +573,7 @@ l_steps(lua_State *L)
 /* j:effect_begin(run, step, effect, { idx, resource, intent, before, undoable })
  *  each call begins an attempt; the `before` of the first one is what undo is given
  *  +-> attempt
- *  +-> nil, err   (not_found, full, busy, io)                                           */
+ *  +-> nil, err   (not_found, full, busy, io)                                          */
 static int
 l_effect_begin(lua_State *L)
 {
@@ -597,13 +602,13 @@ l_effect_begin(lua_State *L)
 /* j:effect_end(run, step, effect, status, { output, message })
  *  settles the newest attempt; status: done, failed, doubt, undone, kept
  *  +-> true
- *  +-> nil, err   (not_found, full, busy, io)                                           */
+ *  +-> nil, err   (not_found, full, busy, io)                                          */
 static int
 l_effect_end(lua_State *L)
 {
 	static const char *const names[] = { "output", "message", NULL };
-	static const char *const statuses[] = { "done", "failed", "doubt", "undone", "kept",
-		NULL };
+	static const char *const statuses[] = { "done", "failed", "doubt", "undone",
+		"kept", NULL };
 	struct journal *j = check(L);
 	const char *run = name(L, 2), *step = name(L, 3), *effect = name(L, 4);
 	const char *status = statuses[luaL_checkoption(L, 5, NULL, statuses)];
@@ -613,15 +618,15 @@ l_effect_end(lua_State *L)
 	lb_opts(L, 6, names);
 	output = field(L, 6, "output");
 	message = field(L, 6, "message");
-	return done(L, j, journal_effect_end(j, run, step, effect, status, output, message),
-	    "effect_end");
+	return done(L, j, journal_effect_end(j, run, step, effect, status, output,
+	    message), "effect_end");
 }
 
 /* j:effects(run, step)
  *  step nil: of all steps
  *  +-> rows in the order of first intent, each with its newest attempt; status "open"
  *      until settled
- *  +-> nil, err   (busy, io, corrupt)                                                   */
+ *  +-> nil, err   (busy, io, corrupt)                                                  */
 static int
 l_effects(lua_State *L)
 {
@@ -635,7 +640,7 @@ l_effects(lua_State *L)
 
 /* j:event(run, type, json)
  *  +-> true
- *  +-> nil, err   (not_found, full, busy, io)                                           */
+ *  +-> nil, err   (not_found, full, busy, io)                                          */
 static int
 l_event(lua_State *L)
 {
@@ -648,7 +653,7 @@ l_event(lua_State *L)
 /* j:events(run, { after, limit })
  *  run nil: of all runs
  *  +-> rows { seq, ts, run, type, data, hash } in order
- *  +-> nil, err   (busy, io, corrupt)                                                   */
+ *  +-> nil, err   (busy, io, corrupt)                                                  */
 static int
 l_events(lua_State *L)
 {
@@ -664,7 +669,7 @@ l_events(lua_State *L)
 
 /* j:source(run, path)
  *  +-> body
- *  +-> nil, err   (not_found, busy, io, corrupt)                                        */
+ *  +-> nil, err   (not_found, busy, io, corrupt)                                       */
 static int
 l_source(lua_State *L)
 {
@@ -680,7 +685,7 @@ l_source(lua_State *L)
 
 /* j:sources(run)
  *  +-> rows { path, sha256, size } by path
- *  +-> nil, err   (busy, io, corrupt)                                                   */
+ *  +-> nil, err   (busy, io, corrupt)                                                  */
 static int
 l_sources(lua_State *L)
 {
@@ -693,7 +698,7 @@ l_sources(lua_State *L)
 
 /* j:pin(run, target)
  *  +-> json, or nil when none is pinned
- *  +-> nil, err   (busy, io, corrupt)                                                   */
+ *  +-> nil, err   (busy, io, corrupt)                                                  */
 static int
 l_pin(lua_State *L)
 {
@@ -704,7 +709,7 @@ l_pin(lua_State *L)
 
 /* j:pin_set(run, target, json)
  *  +-> true
- *  +-> nil, err   (not_found, full, busy, io)                                           */
+ *  +-> nil, err   (not_found, full, busy, io)                                          */
 static int
 l_pin_set(lua_State *L)
 {
@@ -718,7 +723,7 @@ l_pin_set(lua_State *L)
 /* j:path(target)
  *  without target: the journal's own path
  *  +-> url, json; nil when no path to it was ever proven
- *  +-> nil, err   (busy, io, corrupt)                                                   */
+ *  +-> nil, err   (busy, io, corrupt)                                                  */
 static int
 l_path(lua_State *L)
 {
@@ -733,7 +738,7 @@ l_path(lua_State *L)
 
 /* j:path_set(target, url, json)
  *  +-> true
- *  +-> nil, err   (full, busy, io)                                                      */
+ *  +-> nil, err   (full, busy, io)                                                     */
 static int
 l_path_set(lua_State *L)
 {
@@ -746,7 +751,7 @@ l_path_set(lua_State *L)
 /* j:fingerprint(run, name, hex)
  *  without hex: what is kept
  *  +-> hex, or nil when there is none; true when hex was given
- *  +-> nil, err   (not_found, full, busy, io)                                           */
+ *  +-> nil, err   (not_found, full, busy, io)                                          */
 static int
 l_fingerprint(lua_State *L)
 {
@@ -756,7 +761,8 @@ l_fingerprint(lua_State *L)
 	if (lua_isnoneornil(L, 4))
 		return texts(L, j, journal_query(j, JOURNAL_FINGERPRINT, run, what),
 		    "fingerprint");
-	return done(L, j, journal_fingerprint_set(j, run, what, name(L, 4)), "fingerprint");
+	return done(L, j, journal_fingerprint_set(j, run, what, name(L, 4)),
+	    "fingerprint");
 }
 
 /* Leases */
@@ -767,7 +773,8 @@ locked(lua_State *L, struct journal *j, const char *target, const char *op)
 	bool holder = strcmp(journal_error(j)->code, "locked") == 0;
 	int n = fail(L, j, op);
 
-	if (holder && one_row(L, j, journal_query(j, JOURNAL_LEASE, target, NULL), op) == 1)
+	if (holder &&
+	    one_row(L, j, journal_query(j, JOURNAL_LEASE, target, NULL), op) == 1)
 		lua_setfield(L, -2, "holder");
 	return n;
 }
@@ -775,11 +782,12 @@ locked(lua_State *L, struct journal *j, const char *target, const char *op)
 /* j:lease_take(target, run, { pid, start_time, boot_id, host }, ttl)
  *  taken when it is free, or held by the same run and its process is gone
  *  +-> true
- *  +-> nil, err   (locked with err.holder, not_found, full, busy, io)                   */
+ *  +-> nil, err   (locked with err.holder, not_found, full, busy, io)                  */
 static int
 l_lease_take(lua_State *L)
 {
-	static const char *const names[] = { "pid", "start_time", "boot_id", "host", NULL };
+	static const char *const names[] = { "pid", "start_time", "boot_id", "host",
+		NULL };
 	struct journal *j = check(L);
 	const char *target = name(L, 2), *run = name(L, 3);
 	struct journal_owner o;
@@ -801,7 +809,7 @@ l_lease_take(lua_State *L)
 
 /* j:lease_beat(target, run)
  *  +-> true
- *  +-> nil, err   (locked with err.holder, not_found, full, busy, io)                   */
+ *  +-> nil, err   (locked with err.holder, not_found, full, busy, io)                  */
 static int
 l_lease_beat(lua_State *L)
 {
@@ -816,7 +824,7 @@ l_lease_beat(lua_State *L)
 /* j:lease_drop(target, run)
  *  true also when nobody holds it
  *  +-> true
- *  +-> nil, err   (locked with err.holder, full, busy, io)                              */
+ *  +-> nil, err   (locked with err.holder, full, busy, io)                             */
 static int
 l_lease_drop(lua_State *L)
 {
@@ -830,7 +838,7 @@ l_lease_drop(lua_State *L)
 
 /* j:lease(target)
  *  +-> row { target, run, pid, start_time, boot_id, host, ttl, taken, heartbeat }, or nil
- *  +-> nil, err   (busy, io, corrupt)                                                   */
+ *  +-> nil, err   (busy, io, corrupt)                                                  */
 static int
 l_lease(lua_State *L)
 {
