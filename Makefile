@@ -23,9 +23,10 @@ LIBS = $(shell pkg-config --libs $(PKGS)) -lcrypt -lm -lpthread
 
 HOST := $(patsubst host/%.c,$(B)/host/%.o,$(filter-out host/main.c,$(wildcard host/*.c)))
 MODS := $(patsubst modules/%.c,$(B)/modules/%.o,$(wildcard modules/*.c))
-OBJS := $(HOST) $(MODS) $(B)/prelude.o
+OBJS := $(HOST) $(MODS) $(B)/prelude.o $(B)/modules.o
+NATIVE := $(sort host process journal $(basename $(notdir $(wildcard modules/*.c))))
 
-.PHONY: all clean
+.PHONY: all clean FORCE
 all: lbrun
 
 lbrun: $(B)/lbrun
@@ -38,6 +39,12 @@ $(B)/lbrun: $(B)/host/main.o $(OBJS)
 $(B)/lbrun-spec: $(B)/spec/spec_main.o $(OBJS)
 	$(CC) $(LDHARDEN) $(LDOPT) -o $@ $^ $(LIBS)
 
+# Preloaded into lbrun by specs, to kill it at a journal commit.
+$(B)/lbrun-spec: | $(B)/killat.so
+$(B)/killat.so: spec/support/killat.c
+	@mkdir -p $(@D)
+	$(CC) -std=c17 -D_GNU_SOURCE $(WARN) -O2 -fPIC -shared -o $@ $< -ldl
+
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -c -o $@ $<
@@ -49,11 +56,22 @@ $(B)/spec/%.o: spec/support/%.c
 # The prelude is embedded as bytes: `const struct prelude_file prelude_files[]` of prelude.h.
 $(B)/prelude.c: host/embed.sh $(wildcard host/prelude/*.lua)
 	@mkdir -p $(@D)
-	sh host/embed.sh host/prelude/*.lua > $@.tmp && mv $@.tmp $@
-$(B)/prelude.o: $(B)/prelude.c
+	sh host/embed.sh $(sort $(wildcard host/prelude/*.lua)) > $@.tmp && mv $@.tmp $@
+
+# What require finds: each modules/NAME.c exports luaopen_NAME.
+$(B)/modules.c: FORCE
+	@mkdir -p $(@D)
+	@{ echo '#include "modules.h"'; \
+	for m in $(NATIVE); do echo "int luaopen_$$m(lua_State *L);"; done; \
+	echo 'const luaL_Reg native_modules[] = {'; \
+	for m in $(NATIVE); do echo "{ \"$$m\", luaopen_$$m },"; done; \
+	echo '{ NULL, NULL } };'; } > $@.tmp
+	@cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
+
+$(B)/prelude.o $(B)/modules.o: %.o: %.c
 	$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
 clean:
 	rm -rf build lbrun
 
--include $(shell find build -name '*.d' 2>/dev/null)
+-include $(shell find build/$(MODE) -name '*.d' -type f 2>/dev/null)
