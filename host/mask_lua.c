@@ -1,4 +1,4 @@
-/* mask_lua.c: host.mask and host.mask_stream, the binding of mask.c.
+/* mask_lua.c: host.mask_stream, streams of mask.c for Lua.
  * It registers no secrets; secret.c does. */
 #include "mask_lua.h"
 
@@ -53,40 +53,10 @@ finish(lua_State *L, struct sink *s, bool ok)
 	return 1;
 }
 
-/* host.mask(text)
- *  +-> text   (each live secret in it replaced by [secret NAME])                       */
-static int
-host_mask(lua_State *L)
-{
-	struct sink s = { NULL, false };
-	const char *text;
-	size_t len;
-
-	luaL_checktype(L, 1, LUA_TSTRING);
-	text = lua_tolstring(L, 1, &len);
-	s.buf = push_buf(L);
-	return finish(L, &s, mask_text(secret_masker(L), text, len, sink_add, &s));
-}
-
 static struct mask_stream *
 check_stream(lua_State *L)
 {
 	return *(struct mask_stream **)luaL_checkudata(L, 1, STREAM);
-}
-
-/* host.mask_stream()
- *  +-> stream                                                                          */
-static int
-host_mask_stream(lua_State *L)
-{
-	struct masker *m = secret_masker(L);
-	struct mask_stream **box = lua_newuserdatauv(L, sizeof *box, 0);
-
-	*box = NULL;
-	luaL_setmetatable(L, STREAM);
-	if ((*box = mask_stream_new(m)) == NULL)
-		return luaL_error(L, "not enough memory");
-	return 1;
 }
 
 /* stream:feed(text)
@@ -139,14 +109,9 @@ stream_gc(lua_State *L)
 	return 0;
 }
 
-int
-mask_lua_open(lua_State *L)
+static void
+make_metatables(lua_State *L)
 {
-	static const luaL_Reg functions[] = {
-		{ "mask", host_mask },
-		{ "mask_stream", host_mask_stream },
-		{ NULL, NULL },
-	};
 	static const luaL_Reg methods[] = {
 		{ "feed", stream_feed },
 		{ "idle", stream_idle },
@@ -167,6 +132,21 @@ mask_lua_open(lua_State *L)
 		lua_setfield(L, -2, "__index");
 	}
 	lua_pop(L, 2);
-	luaL_newlib(L, functions);
+}
+
+/* host.mask_stream()
+ *  +-> stream                                                                          */
+int
+mask_lua_stream(lua_State *L)
+{
+	struct masker *m = secret_masker(L);
+	struct mask_stream **box;
+
+	make_metatables(L);
+	box = lua_newuserdatauv(L, sizeof *box, 0);
+	*box = NULL;
+	luaL_setmetatable(L, STREAM);
+	if ((*box = mask_stream_new(m)) == NULL)
+		return luaL_error(L, "not enough memory");
 	return 1;
 }

@@ -1,10 +1,10 @@
-/* mask_lua.h: the masker for Lua. */
+/* mask_lua.h: a masked text in pieces, for Lua. */
 #ifndef MASK_LUA_H
 #define MASK_LUA_H
 
 #include <lua.h>
 
-/* Pushes a table { mask, mask_stream } for the module `host`. */
-int mask_lua_open(lua_State *L);
+/* The function host.mask_stream. */
+int mask_lua_stream(lua_State *L);
 
 #endif

@@ -18,12 +18,12 @@
 
 enum { IN, OUT, ERR, PIPES };
 
-/* Outlives its userdata until libuv has closed its handles and the child was reaped. */
+/* Lives until its userdata lets go, libuv has closed its handles and the child was reaped. */
 struct child {
 	struct loop_owner owner;
 	uv_process_t process;
 	uv_pipe_t pipe[PIPES];
-	int handles;         /* that are not closed yet */
+	int holders;         /* the userdata, and the handles that are not closed yet */
 	struct stream *box;  /* NULL once released */
 	struct lb_buf unread[PIPES];
 	bool eof[PIPES], paused[PIPES];
@@ -49,16 +49,20 @@ struct write {
 /* What libuv calls. None of it touches Lua. */
 
 static void
-handle_closed(uv_handle_t *handle)
+child_unref(struct child *c)
 {
-	struct child *c = handle->data;
-
-	if (--c->handles > 0)
+	if (--c->holders > 0)
 		return;
 	lb_buf_free(&c->unread[OUT]);
 	lb_buf_free(&c->unread[ERR]);
 	lb_wipe(c->chunk, sizeof c->chunk);
 	free(c);
+}
+
+static void
+handle_closed(uv_handle_t *handle)
+{
+	child_unref(handle->data);
 }
 
 static void
@@ -177,7 +181,7 @@ start(struct child *c, uv_loop_t *uv, char **argv, char **env, const char *cwd)
 		options.flags = UV_PROCESS_DETACHED; /* a session and group of its own */
 		options.stdio_count = PIPES;
 		options.stdio = stdio;
-		c->handles++;
+		c->holders++;
 		error = -uv_spawn(uv, &c->process, &options);
 		if (error != 0)
 			handle_close((uv_handle_t *)&c->process);
@@ -208,7 +212,7 @@ child_new(uv_loop_t *uv)
 		c->pipe[i].data = c;
 	}
 	c->process.data = c;
-	c->handles = PIPES;
+	c->holders = 1 + PIPES;
 	return c;
 }
 
@@ -225,6 +229,7 @@ child_release(struct child *c)
 		handle_close((uv_handle_t *)&c->pipe[i]);
 	if (c->pid > 0 && !c->exited)
 		uv_unref((uv_handle_t *)&c->process); /* it is still reaped */
+	child_unref(c);
 }
 
 static const char *
