@@ -19,6 +19,7 @@
 #include "lb.h"
 #include "loop.h"
 #include "mask.h"
+#include "mask_lua.h"
 #include "sandbox.h"
 #include "secret.h"
 #include "version.h"
@@ -507,6 +508,7 @@ luaopen_host(lua_State *L)
 		{ "reveal", host_reveal },
 		{ "secret_eq", host_secret_eq },
 		{ "mask", host_mask },
+		{ "mask_stream", mask_lua_stream },
 		{ "sandbox_env", host_sandbox_env },
 		{ "load", sandbox_load },
 		{ "call", sandbox_call },
