@@ -106,7 +106,7 @@ static const struct option_row {
 	{ "target", 't', LISTED, TARGETS, ACTS | RUNS | DOCTOR, AT(target), "URL|TENANT",
 	    "ssh://user@host:port, local: or a tenant; may be repeated" },
 	{ "targets", 0, STRING, TARGETS, ACTS | DOCTOR, AT(targets_file), "FILE",
-	    "tenants.json, which maps tenants to targets" },
+	    "more targets, one a line" },
 	{ "parallel", 'P', NUMBER, TARGETS, ACTS, AT(parallel), "N",
 	    "how many targets at a time" },
 	{ "identity", 'i', LISTED, TARGETS, ACTS | DOCTOR, AT(identity), "FILE",
@@ -523,7 +523,7 @@ cli_parse(struct cli *cli, int argc, char **argv)
 	uint64_t given = 0;
 	enum cli_result r, asked;
 
-	*cli = (struct cli){ .color = "auto", .parallel = 1 };
+	*cli = (struct cli){ .color = "auto" };
 	asked = parse_options(cli, argc, argv, &given);
 	if (asked == CLI_VERSION || asked == CLI_USAGE || asked == CLI_MEMORY)
 		return asked;
@@ -653,7 +653,11 @@ push_options(lua_State *L, const struct cli *cli)
 			lua_pushboolean(L, *(const bool *)(const void *)field);
 			break;
 		case COUNTED:
+			lua_pushinteger(L, *(const int *)(const void *)field);
+			break;
 		case NUMBER:
+			if (*(const int *)(const void *)field == 0)
+				continue;
 			lua_pushinteger(L, *(const int *)(const void *)field);
 			break;
 		case STRING:

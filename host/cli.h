@@ -31,7 +31,7 @@ struct cli {
 	struct cli_list operands, params, target, identity, tags, skip_tags;
 	const char *targets_file, *params_file, *confirm, *journal, *request_id, *on_failure;
 	const char *reason, *color;
-	int parallel, verbose;
+	int parallel, verbose; /* parallel: 0 when not given */
 	bool check, diff, detailed_exitcode, json, yes, no_input, allow_local_root, quiet;
 	bool done, redo, fail;
 	char message[400], hint[80];

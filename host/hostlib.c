@@ -20,6 +20,7 @@
 #include "loop.h"
 #include "mask.h"
 #include "mask_lua.h"
+#include "mask_lua.h"
 #include "sandbox.h"
 #include "secret.h"
 #include "version.h"
@@ -241,57 +242,66 @@ host_home(lua_State *L)
 	return 1;
 }
 
-static void
-add_folder(lua_State *L, const char *path)
+/* Pushes the absolute path of a folder that holds modules/lua. */
+static bool
+push_root(lua_State *L, const char *path)
 {
-	char full[PATH_MAX];
+	char probe[PATH_MAX + 32], full[PATH_MAX];
 
-	if (realpath(path, full) == NULL)
-		return;
+	snprintf(probe, sizeof probe, "%s/modules/lua", path);
+	if (access(probe, F_OK) != 0 || realpath(path, full) == NULL)
+		return false;
 	lua_pushstring(L, full);
-	lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+	return true;
 }
 
 /* The checkout that holds build/MODE/lbrun, or PREFIX of PREFIX/bin/lbrun. */
-static void
-add_beside_executable(lua_State *L)
+static bool
+push_beside_executable(lua_State *L)
 {
-	char exe[PATH_MAX], path[PATH_MAX + 32], probe[PATH_MAX + 64];
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
 	static const char *const places[] = { "../..", "../share/lbrun" };
-	char *slash;
+	char exe[PATH_MAX], path[PATH_MAX + 32], *slash;
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
 
 	if (n <= 0)
-		return;
+		return false;
 	exe[n] = '\0';
 	slash = strrchr(exe, '/');
 	if (slash == NULL)
-		return;
+		return false;
 	*slash = '\0';
 	for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
 		snprintf(path, sizeof path, "%s/%s", exe, places[i]);
-		snprintf(probe, sizeof probe, "%s/modules/lua", path);
-		if (access(probe, F_OK) == 0)
-			add_folder(L, path);
+		if (push_root(L, path))
+			return true;
 	}
+	return false;
 }
 
 /* host.data_dirs()
- *  +-> list of folders that hold modules/lua, runbooks and templates, best first
- * $LBRUN_DATA alone when it is set; else those beside the executable, then the installed. */
+ *  +-> { root =, lua =, runbooks =, templates = }
+ * $LBRUN_DATA when it is set, else the checkout or PREFIX that holds the executable, else
+ * where lbrun was configured to be installed. */
 static int
 host_data_dirs(lua_State *L)
 {
+	static const char *const names[][2] = { { "lua", "modules/lua" },
+		{ "runbooks", "runbooks" }, { "templates", "templates" } };
 	const char *set = getenv("LBRUN_DATA");
 
-	lua_newtable(L);
 	if (set != NULL && *set != '\0') {
-		add_folder(L, set);
-		return 1;
+		if (!push_root(L, set))
+			lua_pushstring(L, set);
+	} else if (!push_beside_executable(L)) {
+		lua_pushliteral(L, LBRUN_PREFIX "/share/lbrun");
 	}
-	add_beside_executable(L);
-	if (lua_rawlen(L, -1) == 0)
-		add_folder(L, LBRUN_PREFIX "/share/lbrun");
+	lua_createtable(L, 0, 4);
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		lua_pushfstring(L, "%s/%s", lua_tostring(L, -2), names[i][1]);
+		lua_setfield(L, -2, names[i][0]);
+	}
+	lua_pushvalue(L, -2);
+	lua_setfield(L, -2, "root");
 	return 1;
 }
 
@@ -314,19 +324,18 @@ host_version(lua_State *L)
 }
 
 /* host.interrupted()
- *  +-> nil, 0
- *  +-> "INT"|"TERM", count   (the last signal, and how many came) */
+ *  +-> 0
+ *  +-> count, "INT"|"TERM"   (how many signals came, and the last) */
 static int
 host_interrupted(lua_State *L)
 {
 	struct lb_loop *loop = loop_of(L);
 	int signum = 0, count = loop != NULL ? loop_signals(loop, &signum) : 0;
 
-	if (count == 0)
-		lua_pushnil(L);
-	else
-		lua_pushstring(L, signum == SIGINT ? "INT" : "TERM");
 	lua_pushinteger(L, count);
+	if (count == 0)
+		return 1;
+	lua_pushstring(L, signum == SIGINT ? "INT" : "TERM");
 	return 2;
 }
 
@@ -508,6 +517,7 @@ luaopen_host(lua_State *L)
 		{ "reveal", host_reveal },
 		{ "secret_eq", host_secret_eq },
 		{ "mask", host_mask },
+		{ "mask_stream", mask_lua_stream },
 		{ "mask_stream", mask_lua_stream },
 		{ "sandbox_env", host_sandbox_env },
 		{ "load", sandbox_load },

@@ -18,6 +18,7 @@
 
 #define HOOK_EVERY 10000 /* instructions: some 50 microseconds */
 #define NS 1000000000ULL
+#define OWN_METATABLES "lb.sandbox.metatables"
 
 struct sandbox {
 	uint64_t limit; /* ns of CPU time a slice may take */
@@ -270,6 +271,61 @@ sandbox_call(lua_State *L)
 	    lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 1, 0, call_end), 0);
 }
 
+/* Whether this function was called by embedded code that was itself called by nothing but
+ * embedded code. */
+static bool
+all_trusted(lua_State *L)
+{
+	lua_Debug ar;
+
+	for (int level = 1; lua_getstack(L, level, &ar) != 0; level++) {
+		lua_getinfo(L, "S", &ar);
+		if (*ar.what != 'C' && strncmp(ar.source, "=lb/", 4) != 0)
+			return false;
+	}
+	return true;
+}
+
+static int
+pcall_end(lua_State *L, int status, lua_KContext recovers)
+{
+	struct sandbox *sb = sandbox_of(L);
+
+	if (status == LUA_OK || status == LUA_YIELD)
+		return lua_gettop(L);
+	if (recovers && sb->expired && all_trusted(L)) {
+		recover(sb, L);
+		slice_begin(sb);
+	}
+	lua_pushboolean(L, 0);
+	lua_pushvalue(L, -2);
+	return 2;
+}
+
+static int
+do_pcall(lua_State *L, lua_KContext recovers)
+{
+	luaL_checkany(L, 1);
+	lua_pushboolean(L, 1);
+	lua_insert(L, 1);
+	return pcall_end(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, recovers,
+	    pcall_end), recovers);
+}
+
+/* pcall of the embedded code: it may go on after a runbook that it called has expired.
+ * Not so when a runbook called the embedded code: that runbook would go on, too. */
+static int
+trusted_pcall(lua_State *L)
+{
+	return do_pcall(L, 1);
+}
+
+static int
+plain_pcall(lua_State *L)
+{
+	return do_pcall(L, 0);
+}
+
 /* ---- the environment ---- */
 
 /* Handlers of xpcall run where the error was raised. In the hook's case hooks are off
@@ -314,12 +370,26 @@ safe_xpcall(lua_State *L)
 	return xpcall_end(L, lua_pcallk(L, n - 2, LUA_MULTRET, 1, 0, xpcall_end), 0);
 }
 
+/* The metatables that sandboxed code has set: it sees and replaces no others, so that none
+ * of the host's can be turned against the host. */
+static bool
+is_own(lua_State *L, int mt)
+{
+	bool own;
+
+	mt = lua_absindex(L, mt);
+	luaL_getsubtable(L, LUA_REGISTRYINDEX, OWN_METATABLES);
+	lua_pushvalue(L, mt);
+	own = lua_rawget(L, -2) != LUA_TNIL;
+	lua_pop(L, 2);
+	return own;
+}
+
 static int
 safe_getmetatable(lua_State *L)
 {
 	luaL_checkany(L, 1);
-	/* Those of strings and userdata are the host's. */
-	if (lua_type(L, 1) != LUA_TTABLE || !lua_getmetatable(L, 1)) {
+	if (lua_type(L, 1) != LUA_TTABLE || !lua_getmetatable(L, 1) || !is_own(L, -1)) {
 		lua_pushnil(L);
 		return 1;
 	}
@@ -336,12 +406,17 @@ safe_setmetatable(lua_State *L)
 
 	luaL_checktype(L, 1, LUA_TTABLE);
 	luaL_argexpected(L, t == LUA_TNIL || t == LUA_TTABLE, 2, "nil or table");
-	if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
+	if (lua_getmetatable(L, 1) &&
+	    (!is_own(L, -1) || luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL))
 		return luaL_error(L, "cannot change a protected metatable");
 	if (t == LUA_TTABLE) {
 		lua_pushliteral(L, "__gc");
 		if (lua_rawget(L, 2) != LUA_TNIL)
 			return luaL_error(L, "a runbook's metatable cannot have __gc");
+		luaL_getsubtable(L, LUA_REGISTRYINDEX, OWN_METATABLES);
+		lua_pushvalue(L, 2);
+		lua_pushboolean(L, 1);
+		lua_rawset(L, -3);
 	}
 	lua_settop(L, 2);
 	lua_setmetatable(L, 1);
@@ -497,10 +572,10 @@ copy_library(lua_State *L, const char *name, const char *const without[])
 void
 sandbox_push_env(lua_State *L)
 {
-	static const char *const plain[] = { "assert", "error", "ipairs", "next", "pcall",
-		"select", "tonumber", "tostring", "type", "rawequal", "rawlen", "rawget",
-		"rawset", "_VERSION", NULL };
-	static const luaL_Reg guarded[] = { { "xpcall", safe_xpcall },
+	static const char *const plain[] = { "assert", "error", "ipairs", "next", "select",
+		"tonumber", "tostring", "type", "rawequal", "rawlen", "rawget", "rawset",
+		"_VERSION", NULL };
+	static const luaL_Reg guarded[] = { { "pcall", plain_pcall }, { "xpcall", safe_xpcall },
 		{ "getmetatable", safe_getmetatable }, { "setmetatable", safe_setmetatable },
 		{ "collectgarbage", safe_collectgarbage }, { "pairs", sorted_pairs },
 		{ NULL, NULL } };
@@ -550,8 +625,7 @@ read_source(lua_State *L, void *arg, size_t *len)
 static int
 syntax_error(lua_State *L, const char *chunkname, const char *message)
 {
-	const char *file = *chunkname == '@' || *chunkname == '=' ? chunkname + 1 : chunkname;
-	const char *text = message;
+	const char *file = chunkname + 1, *text = message;
 	lua_Debug ar;
 	lua_Integer line = 0;
 	size_t n;
@@ -567,10 +641,7 @@ syntax_error(lua_State *L, const char *chunkname, const char *message)
 	} else {
 		lua_pop(L, 1);
 	}
-	if (line > 0)
-		lb_fail(L, "lua", "load", "syntax", "%s:%d: %s", file, (int)line, text);
-	else
-		lb_fail(L, "lua", "load", "syntax", "%s: %s", file, text);
+	lb_fail(L, "lua", "load", "syntax", "%s", text);
 	lua_pushstring(L, file);
 	lua_setfield(L, -2, "file");
 	lua_pushinteger(L, line);
@@ -580,7 +651,7 @@ syntax_error(lua_State *L, const char *chunkname, const char *message)
 
 /* host.load(source, chunkname, env)
  *  +-> function
- *  +-> nil, err   (syntax, with file and line)
+ *  +-> nil, err   (syntax; err.message without err.file and err.line)
  * Text only, never bytecode. A first line that begins with # is left out. */
 int
 sandbox_load(lua_State *L)
@@ -591,6 +662,8 @@ sandbox_load(lua_State *L)
 
 	s.data = luaL_checklstring(L, 1, &s.len);
 	luaL_checktype(L, 3, LUA_TTABLE);
+	/* "=lb/..." is how the trusted side knows its own. */
+	luaL_argcheck(L, *name == '@', 2, "not @FILE");
 	if (s.len > 0 && *s.data == '#') {
 		const char *end = memchr(s.data, '\n', s.len);
 		s.len = end != NULL ? s.len - (size_t)(end - s.data) : 0;
@@ -645,6 +718,13 @@ sandbox_install(lua_State *L, struct sandbox *sb)
 	lua_pushlightuserdata(L, sb);
 	lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
 	protect_strings(L);
+	luaL_getsubtable(L, LUA_REGISTRYINDEX, OWN_METATABLES);
+	lua_createtable(L, 0, 1);
+	lua_pushliteral(L, "k");
+	lua_setfield(L, -2, "__mode");
+	lua_setmetatable(L, -2);
+	lua_pop(L, 1);
+	lua_register(L, "pcall", trusted_pcall);
 	lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_EVERY);
 }
 

@@ -45,7 +45,7 @@ open_prelude(lua_State *L)
 	const struct prelude_file *f = lua_touserdata(L, lua_upvalueindex(1));
 	char name[64];
 
-	lua_pushfstring(L, "@lb/%s.lua", f->name);
+	lua_pushfstring(L, "=lb/%s.lua", f->name);
 	strncpy(name, lua_tostring(L, -1), sizeof name - 1);
 	name[sizeof name - 1] = '\0';
 	if (luaL_loadbufferx(L, (const char *)f->data, f->len, name, "t") != LUA_OK)
