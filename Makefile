@@ -24,7 +24,7 @@ LIBS = $(shell pkg-config --libs $(PKGS)) -lcrypt -lm -lpthread
 HOST := $(patsubst host/%.c,$(B)/host/%.o,$(filter-out host/main.c,$(wildcard host/*.c)))
 MODS := $(patsubst modules/%.c,$(B)/modules/%.o,$(wildcard modules/*.c))
 OBJS := $(HOST) $(MODS) $(B)/prelude.o $(B)/modules.o
-NATIVE := $(sort host process journal $(basename $(notdir $(wildcard modules/*.c))))
+NATIVE := $(patsubst luaopen_%,%,$(sort $(shell grep -ho '^luaopen_[a-z0-9_]*' host/*.c modules/*.c)))
 
 .PHONY: all clean FORCE
 all: lbrun
@@ -58,7 +58,7 @@ $(B)/prelude.c: host/embed.sh $(wildcard host/prelude/*.lua)
 	@mkdir -p $(@D)
 	sh host/embed.sh $(sort $(wildcard host/prelude/*.lua)) > $@.tmp && mv $@.tmp $@
 
-# What require finds: each modules/NAME.c exports luaopen_NAME.
+# What require finds: every luaopen_NAME there is.
 $(B)/modules.c: FORCE
 	@mkdir -p $(@D)
 	@{ echo '#include "modules.h"'; \
