@@ -57,7 +57,7 @@ apt_options() {
 base_digest() {
 	{
 		cat "$here/image-packages"
-		declare -f base_build base_settle docker_build
+		declare -f base_build base_settle
 		apt_sources "$1"
 	} | sha256sum | cut -c 1-8
 }
@@ -68,7 +68,8 @@ base_path() {
 }
 
 docker_path() {
-	printf '%s-docker\n' "$(base_path "$1")"
+	printf '%s-docker-%s\n' "$(base_path "$1")" \
+		"$(declare -f docker_build | sha256sum | cut -c 1-8)"
 }
 
 # One builder at a time; the others wait for its tree.
@@ -84,8 +85,8 @@ base_need() {
 	exec 8>"$cache/$release.lock"
 	flock -w 1800 8 || die "another command has been building $tree for half an hour"
 	[ -d "$tree" ] || base_build "$release" "$tree" || die "$release: see $cache/$release.log"
-	if [ "$docker" = 1 ] && ! [ -d "$tree-docker" ]; then
-		docker_build "$release" "$tree" || die "$release with Docker: see $cache/$release.log"
+	if [ "$docker" = 1 ] && ! [ -d "$(docker_path "$release")" ]; then
+		docker_build "$release" "$tree" "$(docker_path "$release")" || die "$release with Docker: see $cache/$release.log"
 	fi
 	exec 8>&-
 }
@@ -134,9 +135,10 @@ base_settle() {
 	printf 'LANG=C.UTF-8\n' >"$root/etc/default/locale"
 }
 
-# docker_build: Docker's packages as an overlay layer above the base tree.
+# docker_build: Docker's packages as an overlay layer above the base tree. Debian 13 has the
+# client as a package of its own.
 docker_build() {
-	local release=$1 tree=$2 tmp=$2-docker.tmp
+	local release=$1 tree=$2 layer=$3 tmp=$3.tmp
 	say "adding Docker to the $release tree, once"
 	rm -rf --one-file-system "$tmp"
 	mkdir -p "$tmp/upper" "$tmp/work" "$tmp/root"
@@ -151,13 +153,14 @@ docker_build() {
 		debs_lend "$release" "$tmp/root/var/cache/apt/archives"
 		chroot_run "$tmp/root" sh -c "
 			apt-get update &&
-			apt-get -y --no-install-recommends install docker.io docker-compose ca-certificates" || exit 1
+			apt-get -y --no-install-recommends install docker.io docker-compose \
+				\$(apt-cache --names-only search ^docker-cli\$ | cut -d \" \" -f 1)" || exit 1
 		debs_keep "$release" "$tmp/root/var/cache/apt/archives"
 		rm -rf "$tmp"/root/var/lib/apt/lists/* "$tmp"/root/var/cache/apt/archives/*.deb
 		rm -f "$tmp/root/etc/resolv.conf" "$tmp"/root/var/cache/apt/*.bin' \
 		docker "$here" "$cache" "$release" "$tree" "$tmp" \
 		>>"$cache/$release.log" 2>&1 </dev/null 8>&- 9>&- || return 1
-	mv "$tmp/upper" "$tree-docker" && rm -rf "$tmp"
+	mv "$tmp/upper" "$layer" && rm -rf "$tmp"
 }
 
 # No service of the tree may start on this machine: policy-rc.d says so while we are inside.

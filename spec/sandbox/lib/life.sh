@@ -64,12 +64,13 @@ inside() {
 }
 
 cmd_up() {
-	local release=bookworm disk="" docker=0 name="" index lower t
+	local release=bookworm disk="" docker=0 images=() seed="" name="" index lower t
 	while [ $# -gt 0 ]; do
 		case $1 in
 		--release) release=${2:-} && shift ;;
 		--disk) disk=${2:-} && shift ;;
 		--docker) docker=1 ;;
+		--images) IFS=, read -ra images <<<"${2:-}" && shift ;;
 		-*) usage_error "up: unknown option $1" ;;
 		*)
 			[ -z "$name" ] || usage_error "up takes one name"
@@ -80,6 +81,7 @@ cmd_up() {
 	done
 	check_name "$name"
 	[[ -z $disk || $disk =~ ^[0-9]+[MG]$ ]] || usage_error "--disk wants a size such as 2G or 900M"
+	[ -z "$disk" ] || [ ${#images[@]} -eq 0 ] || usage_error "--images does not go with --disk (vps images)"
 	need_root
 	need_commands debootstrap systemd-nspawn ip iptables unshare nsenter ssh-keygen pgrep flock
 	check_path "$home"
@@ -88,6 +90,9 @@ cmd_up() {
 	base_need "$release" "$docker"
 	lower=$(base_path "$release")
 	[ "$docker" = 0 ] || lower=$(docker_path "$release"):$lower
+	if [ ${#images[@]} -gt 0 ]; then
+		seed=$(seed_need "$release" "${images[@]}") || exit 1
+	fi
 
 	lock
 	mkdir -p "$home/vps"
@@ -108,7 +113,7 @@ cmd_up() {
 write_conf() {
 	{
 		printf '%s=%q\n' name "$name" id "$id" release "$release" disk "$disk" docker "$docker" \
-			index "$index" address "$address" lower "$lower" fresh 1
+			index "$index" address "$address" lower "$lower" seed "$seed"
 	} >"$dir/conf.tmp" && mv "$dir/conf.tmp" "$dir/conf"
 }
 
@@ -118,8 +123,9 @@ lay_out() {
 		disk_image || die "cannot make a disk of $disk: is it large enough for the $release tree?"
 		return
 	fi
-	mkdir -p "$dir/store/archives/partial"
+	mkdir -p "$dir/store/archives/partial" "$dir/store/docker"
 	debs_lend "$release" "$dir/store/archives"
+	[ -z "$seed" ] || seed_lend "$seed" "$dir/store/docker" || die "cannot lay out the images of $name"
 }
 
 # mkfs fills the image by itself, so that no mount is needed here.
@@ -204,7 +210,8 @@ cmd_ssh() {
 		--user) user=${2:-} && shift ;;
 		--port) port=${2:-} && shift ;;
 		--) shift && break ;;
-		*) usage_error "ssh NAME [--user USER] [--port PORT] [-- COMMAND...]" ;;
+		-*) usage_error "ssh NAME [--user USER] [--port PORT] [-- COMMAND...]" ;;
+		*) break ;;
 		esac
 		shift || usage_error "ssh: the last option lacks its value"
 	done

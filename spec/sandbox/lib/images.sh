@@ -1,0 +1,155 @@
+# images.sh: stand-ins for Docker images, since no registry can be asked.
+# An image NAME:TAG is built from stand-ins/NAME (the last part of the name) and given the
+# tag that was asked for. It is never the real image, and no spec may say that it is.
+# shellcheck shell=bash
+# The variables of a VPS and of its sandbox come from `conf`, `net` and common.sh.
+# shellcheck disable=SC2154,SC1091
+
+# image_recipe IMAGE: the folder that it is built from.
+image_recipe() {
+	local part=${1##*/}
+	part=${part%%@*}
+	part=$here/stand-ins/${part%%:*}
+	[ -f "$part/Dockerfile" ] ||
+		usage_error "no stand-in for the image $1 (there are: $(cd "$here/stand-ins" && echo *))"
+	printf '%s\n' "$part"
+}
+
+image_base_digest() {
+	{
+		apt_sources bookworm
+		declare -f image_base
+	} | sha256sum | cut -c 1-8
+}
+
+# image_tar IMAGE: its place in the cache, by what it is built from. Tags are given later.
+image_tar() {
+	local recipe
+	recipe=$(image_recipe "$1") || exit
+	printf '%s/image-%s-%s.tar\n' "$cache" "${recipe##*/}" "$({
+		image_base_digest
+		cd "$recipe" && find . -type f | LC_ALL=C sort | xargs sha256sum
+	} | sha256sum | cut -c 1-8)"
+}
+
+# image_base: a small Debian as a tarball, what every stand-in stands on.
+image_base() {
+	local tar=$1 tmp=$1.d uri
+	uri=$(apt_sources bookworm | awk '$2 == "bookworm" { print $1; exit }')
+	rm -rf --one-file-system "$tmp"
+	debootstrap --variant=minbase --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
+		bookworm "$tmp" "$uri" || return 1
+	apt_sources bookworm | sed 's/^/deb /' >"$tmp/etc/apt/sources.list"
+	apt_options >"$tmp/etc/apt/apt.conf.d/99sandbox"
+	rm -rf "$tmp"/var/cache/apt/archives/*.deb "$tmp"/var/lib/apt/lists/* "$tmp"/var/log/*.log \
+		"$tmp"/usr/share/doc/* "$tmp"/usr/share/man/* "$tmp"/usr/share/locale/* \
+		"$tmp/etc/resolv.conf"
+	tar -C "$tmp" --exclude='./dev/*' -cf "$tar.tmp" . && mv "$tar.tmp" "$tar" && rm -rf --one-file-system "$tmp"
+}
+
+# image_need IMAGE...: builds what the cache lacks, in a VPS of its own.
+image_need() {
+	local image tar base missing=()
+	for image in "$@"; do
+		tar=$(image_tar "$image") || exit
+		[ -f "$tar" ] || missing+=("$image")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	exec 6>"$cache/images.lock"
+	flock -w 1800 6 || die "another command has been building images for half an hour"
+	base=$cache/image-base-$(image_base_digest).tar
+	say "building stand-in images, once: ${missing[*]}"
+	[ -f "$base" ] || image_base "$base" >"$cache/images.log" 2>&1 </dev/null 6>&- ||
+		die "the base of the images: see $cache/images.log"
+	builder bookworm
+	inside docker import - lbrun-stand-in/base <"$base" >/dev/null || die "docker import failed"
+	for image in "${missing[@]}"; do
+		tar=$(image_tar "$image")
+		[ ! -f "$tar" ] || continue
+		tar -C "$(image_recipe "$image")" -c . |
+			inside docker build --network host -t "lbrun-stand-in/$(image_short "$image")" - \
+				>>"$cache/images.log" 2>&1 || die "the image $image: see $cache/images.log"
+		inside docker save "lbrun-stand-in/$(image_short "$image")" >"$tar.tmp" ||
+			die "docker save failed"
+		mv "$tar.tmp" "$tar"
+	done
+	builder_down
+	exec 6>&-
+}
+
+image_short() {
+	basename "$(image_recipe "$1")"
+}
+
+# builder RELEASE: a VPS that has Docker and nobody asked for; it goes when we end.
+builder() {
+	name=image-builder-$$
+	"$here/vps" up "$name" --release "$1" --docker 2>/dev/null 6>&- || die "cannot boot a VPS to build images in"
+	trap builder_down EXIT
+	load "$name"
+}
+
+builder_down() {
+	"$here/vps" down "image-builder-$$" 6>&-
+	trap - EXIT
+}
+
+# load_images IMAGE...: into the VPS that is loaded, under the tags asked for.
+load_images() {
+	local image short
+	for image in "$@"; do
+		short=lbrun-stand-in/$(image_short "$image")
+		{
+			inside docker load -q <"$(image_tar "$image")" &&
+				inside docker tag "$short" "$image" &&
+				inside docker rmi "$short"
+		} >/dev/null || die "cannot load $image into $name"
+	done
+}
+
+# seed_need RELEASE IMAGE...: prints the path of a tree for /var/lib/docker that holds the
+# images and nothing else. A VPS that gets Docker only later finds them there, as it would
+# find them in a registry.
+seed_need() (
+	release=$1
+	shift
+	image_need "$@"
+	tree=$cache/seed-$release-$({
+		for image in "$@"; do
+			printf '%s %s\n' "$image" "$(image_tar "$image")"
+		done
+		docker_path "$release"
+	} | sha256sum | cut -c 1-8)
+	printf '%s\n' "$tree"
+	[ ! -d "$tree" ] || exit 0
+	exec 6>"$cache/images.lock"
+	flock -w 1800 6 || die "another command has been building images for half an hour"
+	[ ! -d "$tree" ] || exit 0
+	builder "$release" >&2
+	load_images "$@"
+	inside systemctl stop docker.socket docker.service || die "docker does not stop"
+	rm -rf "$tree.tmp"
+	mkdir -p "$tree.tmp"
+	cp -a "$dir/store/docker/image" "$dir/store/docker/overlay2" "$tree.tmp/" ||
+		die "cannot keep the images in $tree"
+	mv "$tree.tmp" "$tree"
+	builder_down >&2
+)
+
+# Layers never change in place, so they are shared as hard links; the lists of them do.
+seed_lend() {
+	cp -a "$1/image" "$2/" || return 1
+	cp -al "$1/overlay2" "$2/" 2>/dev/null ||
+		{ rm -rf "$2/overlay2" && cp -a "$1/overlay2" "$2/"; }
+}
+
+cmd_images() {
+	load "${1:-}"
+	shift
+	[ $# -gt 0 ] || usage_error "images NAME IMAGE..."
+	inside docker version >/dev/null 2>&1 || die "$name has no running Docker"
+	target=$name
+	image_need "$@"
+	load "$target"
+	load_images "$@"
+}
