@@ -20,7 +20,6 @@
 #include "loop.h"
 #include "mask.h"
 #include "mask_lua.h"
-#include "mask_lua.h"
 #include "sandbox.h"
 #include "secret.h"
 #include "version.h"
@@ -517,7 +516,6 @@ luaopen_host(lua_State *L)
 		{ "reveal", host_reveal },
 		{ "secret_eq", host_secret_eq },
 		{ "mask", host_mask },
-		{ "mask_stream", mask_lua_stream },
 		{ "mask_stream", mask_lua_stream },
 		{ "sandbox_env", host_sandbox_env },
 		{ "load", sandbox_load },
