@@ -457,7 +457,8 @@ function engine.execute(run)
     elseif err.code == "approval" then status, exit = "parked", 7
     elseif util.exits[err.code] then status, exit = "failed", util.exit_of(err)
     elseif err.step then status, exit = "failed", err.clean and 5 or 6
-    else status, exit = "failed", util.exit_of(err) == 1 and 5 or util.exit_of(err) end
+    elseif err.code == "script" or err.code == "internal" then status, exit = "failed", 1
+    else status, exit = "failed", 5 end
   end
   local keep = status == "doubt" or err and err.code == "detached" or after_job_open(run)
   local summary = {

@@ -195,9 +195,11 @@ function loader.resume(journal, row, fields)
   local values = util.check(json.decode(row.params))
   local kept = util.check(json.decode(row.options))
   local options = {}
-  for k, v in pairs(fields.cli and fields.cli.options or {}) do options[k] = v end
+  for k, v in pairs(fields.cli and fields.cli.options or fields.parent and fields.parent.options or {}) do
+    options[k] = v
+  end
   options.tags, options.skip_tags = kept.tags, kept.skip_tags
-  options.allow_local_root = options.allow_local_root or kept.allow_local_root
+  options.allow_local_root = options.allow_local_root or kept.allow_local_root or false
   local secrets = {}
   local names = {}
   for name, p in pairs(book.params) do
@@ -282,7 +284,7 @@ function loader.child(parent, place, options)
     book = opened.book, env = opened.env, steps = script.steps(opened.book, checked, opened.closure),
     values = checked, secrets = secrets, closure = opened.closure,
     spec = options.target and target.parse(options.target) or parent.spec,
-    identities = parent.identities, options = { no_input = true, confirm = parent.options.confirm },
+    identities = parent.identities, options = { no_input = true, confirm = parent.options.confirm, allow_local_root = parent.options.allow_local_root },
     display = parent.display, subject = checked.tenant or parent.subject, parent = parent,
   }
   return loader.register(run, parent.journal, { parent = parent.id, parent_step = place })

@@ -55,7 +55,8 @@ end
 -- lock.take(run): raises locked. The journal's lease first: it is cheap and local.
 function lock.take(run)
   local owner = owner_of(run)
-  local ok, err = run.journal:lease_take(run.spec.url, run.root_id, owner, ttl)
+  local ok, err = run.journal:lease_take(run.spec.url, run.root_id, {
+    pid = owner.pid, start_time = owner.start_time, boot_id = owner.boot_id, host = owner.host }, ttl)
   if not ok then
     if err.code ~= "locked" then util.check(nil, err) end
     local holder = err.holder or {}

@@ -283,6 +283,8 @@ return function(cli)
     host.write("err", ("lbrun: '%s' comes with a later version\n"):format(tostring(cli.command)))
     return 2
   end
+  local deadline = tonumber(host.getenv("LBRUN_LUA_DEADLINE") or "")
+  if deadline and deadline > 0 then host.deadline(deadline) end
   local fine, result = pcall(command, cli)
   if fine then return result end
   local err = util.as_error(result)

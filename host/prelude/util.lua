@@ -4,7 +4,7 @@ local util = {}
 
 -- Errors that decide an exit code. `code` is stable, `message` one line, the rest free.
 local exits = {
-  internal = 1, usage = 2, params = 2, syntax = 2, runbook = 2,
+  internal = 1, usage = 2, params = 2, conflict = 2, syntax = 2, runbook = 2,
   connect = 4, hostkey = 4, identity = 4,
   approval = 7, locked = 8, doubt = 9, verify = 11, key = 12, auth_failed = 12,
   journal = 13, source = 13, steps_changed = 13,
@@ -39,7 +39,8 @@ end
 function util.check(value, err, ...)
   if value == nil and err ~= nil then
     if type(err) == "table" then
-      util.raise(err.code, tostring(err), { cause = err })
+      local broken = err.module == "journal" and err.code ~= "conflict" and err.code ~= "locked"
+      util.raise(broken and "journal" or err.code, tostring(err), { cause = err })
     end
     util.raise("internal", tostring(err))
   end

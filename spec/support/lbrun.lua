@@ -99,4 +99,9 @@ function lbrun.home()
   return home
 end
 
+-- What a spec before this one may have left locked on the local target.
+function lbrun.unlock()
+  lbrun.sh("rm -rf /var/lib/lbrun/lock")
+end
+
 return lbrun
