@@ -438,8 +438,10 @@ host_mask(lua_State *L)
 {
 	struct masked m = { .failed = false };
 	size_t len;
-	const char *text = luaL_checklstring(L, 1, &len);
+	const char *text;
 
+	luaL_checktype(L, 1, LUA_TSTRING);
+	text = lua_tolstring(L, 1, &len);
 	if (!mask_text(secret_masker(L), text, len, add_masked, &m) || m.failed) {
 		lb_buf_free(&m.buf);
 		return luaL_error(L, "not enough memory");
