@@ -1,4 +1,4 @@
-/* mask.c: finds all forms of all live secrets at once (Aho-Corasick) and replaces them.
+/* mask.c: finds all forms of all live secrets at once (mask_trie.c) and replaces them.
  * It does not know where the text goes, nor Lua, nor what the forms are (mask_forms.c). */
 #include "mask.h"
 
@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "mask_forms.h"
+#include "mask_trie.h"
 
 #define KEEP 4      /* idle holds back this many bytes of a possible secret, not fewer */
 #define CUT_OFF 8   /* this many bytes of a secret at the end of a text are masked */
@@ -25,26 +26,12 @@ struct entry {
 	unsigned char data[];
 };
 
-/* A node of the trie of all forms. Forms go in longest first, so that the first child of a
- * node, when it has one, is the next node. */
-struct node {
-	uint32_t fail;    /* node of the longest suffix that is in the trie too */
-	uint32_t sibling; /* 0: none */
-	uint32_t depth;
-	uint16_t label;   /* > 0: a form ends here, labels[label - 1] */
-	unsigned char byte;
-	unsigned char flags;
-};
-enum { HAS_CHILD = 1, ENDS = 2 }; /* ENDS: a form ends here or at a suffix */
-
 struct masker {
 	struct entry *entries; /* oldest first */
 	unsigned last_id, generation;
 	bool stale;
-	struct node *nodes; /* the root is 0 */
-	uint32_t count, cap, longest;
-	uint32_t root[256];
-	struct label **labels;
+	struct mask_trie tries[MASK_KINDS];
+	struct label **labels; /* by number from 1 up */
 	size_t nlabels;
 };
 
@@ -58,11 +45,12 @@ struct region {
 struct mask_stream {
 	struct masker *masker;
 	unsigned generation;
-	uint32_t state;
+	uint32_t state[MASK_KINDS];
+	int breaks;      /* line breaks the text ends with */
 	uint64_t pos;    /* end of what was fed */
 	uint64_t done;   /* end of what was written, or replaced */
 	uint64_t silent; /* end of the last region that idle wrote */
-	unsigned char *held; /* the bytes before pos that led to the state, no more */
+	unsigned char *held; /* the bytes before pos that led to the states, no more */
 	size_t held_len, held_cap;
 	struct region few[FEW_REGIONS], *regions;
 	size_t nregions, regions_cap;
@@ -83,24 +71,26 @@ wipe_free(void *data, size_t len)
 	free(data);
 }
 
-/* Building the automaton */
+/* Building the automata: one for each kind of form */
 
 struct form {
 	size_t len;
-	unsigned seq, label;
+	unsigned seq;
+	uint16_t label;
+	enum mask_kind kind;
 	unsigned char data[];
 };
 
 struct forms {
 	struct form **list;
 	size_t count, cap;
-	unsigned label;
+	uint16_t label;
 	const struct entry *entry;
 	bool has_raw; /* the entry's first form is in the list */
 };
 
 static bool
-forms_add(void *arg, const unsigned char *data, size_t len)
+forms_add(void *arg, enum mask_kind kind, const unsigned char *data, size_t len)
 {
 	struct forms *f = arg;
 	struct form *form, **grown;
@@ -121,6 +111,7 @@ forms_add(void *arg, const unsigned char *data, size_t len)
 	form->len = len;
 	form->seq = (unsigned)f->count;
 	form->label = f->label;
+	form->kind = kind;
 	memcpy(form->data, data, len);
 	f->list[f->count++] = form;
 	f->has_raw = true;
@@ -148,125 +139,18 @@ form_order(const void *a, const void *b)
 	return x->seq < y->seq ? -1 : 1;
 }
 
-static uint32_t
-child_of(const struct masker *m, uint32_t node, unsigned char byte)
-{
-	uint32_t c;
-
-	if (node == 0)
-		return m->root[byte];
-	if ((m->nodes[node].flags & HAS_CHILD) == 0)
-		return 0;
-	for (c = node + 1; c != 0 && m->nodes[c].byte != byte; c = m->nodes[c].sibling)
-		;
-	return c;
-}
-
-static uint32_t
-node_add(struct masker *m, uint32_t parent, unsigned char byte)
-{
-	uint32_t i = m->count, cap, c;
-	struct node *grown;
-
-	if (i == m->cap) {
-		cap = m->cap < 512 ? 1024 : m->cap * 2;
-		if (cap > UINT32_MAX / sizeof *grown ||
-		    (grown = malloc(cap * sizeof *grown)) == NULL)
-			return 0;
-		if (m->nodes != NULL)
-			memcpy(grown, m->nodes, i * sizeof *grown);
-		wipe_free(m->nodes, m->cap * sizeof *grown);
-		m->nodes = grown;
-		m->cap = cap;
-	}
-	m->count++;
-	m->nodes[i] = (struct node){ .byte = byte };
-	if (i == 0)
-		return 0;
-	m->nodes[i].depth = m->nodes[parent].depth + 1;
-	if (parent == 0) {
-		m->root[byte] = i;
-	} else if ((m->nodes[parent].flags & HAS_CHILD) == 0) {
-		m->nodes[parent].flags |= HAS_CHILD; /* i is parent + 1: see struct node */
-	} else {
-		for (c = parent + 1; m->nodes[c].sibling != 0; c = m->nodes[c].sibling)
-			;
-		m->nodes[c].sibling = i;
-	}
-	return i;
-}
-
-static bool
-insert_form(struct masker *m, const struct form *f)
-{
-	uint32_t node = 0, next;
-	size_t i;
-
-	for (i = 0; i < f->len; i++, node = next) {
-		next = child_of(m, node, f->data[i]);
-		if (next == 0 && (next = node_add(m, node, f->data[i])) == 0)
-			return false;
-	}
-	if (m->nodes[node].label == 0)
-		m->nodes[node].label = (uint16_t)(f->label + 1);
-	m->nodes[node].flags |= ENDS;
-	if (f->len > m->longest)
-		m->longest = (uint32_t)f->len;
-	return true;
-}
-
-/* The node for the longest suffix in the trie of what leads to `node` and then `byte`. */
-static uint32_t
-step(const struct masker *m, uint32_t node, unsigned char byte)
-{
-	uint32_t c;
-
-	while ((c = child_of(m, node, byte)) == 0 && node != 0)
-		node = m->nodes[node].fail;
-	return c;
-}
-
-static bool
-link_suffixes(struct masker *m)
-{
-	uint32_t *queue, head = 0, tail = 0, parent, c;
-	struct node *n;
-	int i;
-
-	if ((queue = malloc(m->count * sizeof *queue)) == NULL)
-		return false;
-	for (i = 0; i < 256; i++)
-		if (m->root[i] != 0)
-			queue[tail++] = m->root[i];
-	while (head < tail) {
-		parent = queue[head++];
-		if ((m->nodes[parent].flags & HAS_CHILD) == 0)
-			continue;
-		for (c = parent + 1; c != 0; c = n->sibling) {
-			n = &m->nodes[c];
-			n->fail = step(m, m->nodes[parent].fail, n->byte);
-			n->flags |= m->nodes[n->fail].flags & ENDS;
-			queue[tail++] = c;
-		}
-	}
-	free(queue);
-	return true;
-}
-
 static void
 masker_forget(struct masker *m)
 {
 	size_t i;
 
-	wipe_free(m->nodes, m->cap * sizeof *m->nodes);
+	for (i = 0; i < MASK_KINDS; i++)
+		trie_wipe(&m->tries[i]);
 	for (i = 0; i < m->nlabels; i++)
 		label_unref(m->labels[i]);
 	free(m->labels);
-	m->nodes = NULL;
 	m->labels = NULL;
 	m->nlabels = 0;
-	m->count = m->cap = m->longest = 0;
-	memset(m->root, 0, sizeof m->root);
 	m->stale = true;
 }
 
@@ -283,8 +167,7 @@ masker_build(struct masker *m)
 	masker_forget(m);
 	for (e = m->entries; e != NULL; e = e->next)
 		n++;
-	/* labels are 16 bits: all secrets beyond that share the last one */
-	n = n < UINT16_MAX - 1 ? n : UINT16_MAX - 1;
+	n = n < UINT16_MAX ? n : UINT16_MAX; /* those beyond share the last label */
 	if (n > 0 && (m->labels = calloc(n, sizeof *m->labels)) == NULL)
 		return false;
 	for (e = m->entries; e != NULL && ok; e = e->next) {
@@ -294,19 +177,20 @@ masker_build(struct masker *m)
 		}
 		f.entry = e;
 		f.has_raw = false;
-		f.label = (unsigned)m->nlabels - 1;
+		f.label = (uint16_t)m->nlabels;
 		ok = mask_forms(e->data, e->len, forms_add, &f);
 	}
 	if (ok && f.count > 0)
 		qsort(f.list, f.count, sizeof *f.list, form_order);
-	if (ok) {
-		node_add(m, 0, 0);
-		ok = m->nodes != NULL;
-	}
+	for (i = 0; i < MASK_KINDS && ok; i++)
+		ok = trie_start(&m->tries[i]);
 	for (i = 0; i < f.count && ok; i++)
-		ok = insert_form(m, f.list[i]);
+		ok = trie_insert(&m->tries[f.list[i]->kind], f.list[i]->data, f.list[i]->len,
+		    f.list[i]->label);
+	for (i = 0; i < MASK_KINDS && ok; i++)
+		ok = trie_link(&m->tries[i]);
 	forms_free(&f);
-	if (!ok || !link_suffixes(m)) {
+	if (!ok) {
 		masker_forget(m);
 		return false;
 	}
@@ -539,33 +423,100 @@ write_until(struct mask_stream *s, const struct text *t, uint64_t end)
 	}
 }
 
+static bool
+line_break(unsigned char c)
+{
+	return c == '\n' || c == '\r';
+}
+
+/* Where the n bytes before `end` begin that are no line breaks. */
+static uint64_t
+wrapped_start(const struct text *t, uint64_t end, uint32_t n)
+{
+	uint64_t data_base = t->base + t->held_len;
+
+	while (n > 0) {
+		end--;
+		if (!line_break(end < data_base ? t->held[end - t->base] :
+		    t->data[end - data_base]))
+			n--;
+	}
+	return end;
+}
+
+static struct label *
+label_of(const struct masker *m, enum mask_kind kind, uint32_t node)
+{
+	return m->labels[m->tries[kind].nodes[node].label - 1];
+}
+
+/* Goes on with the text from `pos`, where data continues. */
 static void
-scan(struct mask_stream *s, uint64_t pos, const unsigned char *data, size_t len)
+scan(struct mask_stream *s, const struct text *t, uint64_t pos, const unsigned char *data,
+    size_t len)
 {
 	const struct masker *m = s->masker;
-	uint32_t state = s->state, n;
+	const struct mask_trie *plain = &m->tries[MASK_PLAIN],
+	    *wrapped = &m->tries[MASK_WRAPPED];
+	uint32_t p = s->state[MASK_PLAIN], w = s->state[MASK_WRAPPED], n;
 	size_t i;
 
 	for (i = 0; i < len; i++) {
-		state = step(m, state, data[i]);
-		if ((m->nodes[state].flags & ENDS) == 0)
+		p = trie_step(plain, p, data[i]);
+		if ((plain->nodes[p].flags & TRIE_ENDS) != 0) {
+			n = trie_match(plain, p);
+			region_add(s, pos + i + 1 - plain->nodes[n].depth, pos + i + 1,
+			    label_of(m, MASK_PLAIN, n));
+			p = trie_open(plain, p);
+		}
+		if (line_break(data[i])) {
+			/* an empty line is the end of what was broken into lines */
+			if (s->breaks == 2)
+				w = 0;
+			else
+				s->breaks++;
 			continue;
-		for (n = state; m->nodes[n].label == 0; n = m->nodes[n].fail)
-			;
-		region_add(s, pos + i + 1 - m->nodes[n].depth, pos + i + 1,
-		    m->labels[m->nodes[n].label - 1]);
+		}
+		s->breaks = 0;
+		w = trie_step(wrapped, w, data[i]);
+		if ((wrapped->nodes[w].flags & TRIE_ENDS) != 0) {
+			n = trie_match(wrapped, w);
+			region_add(s, wrapped_start(t, pos + i + 1, wrapped->nodes[n].depth),
+			    pos + i + 1, label_of(m, MASK_WRAPPED, n));
+			w = trie_open(wrapped, w);
+		}
 	}
-	s->state = state;
+	s->state[MASK_PLAIN] = p;
+	s->state[MASK_WRAPPED] = w;
+}
+
+static uint32_t
+depth(const struct mask_stream *s, enum mask_kind kind)
+{
+	return s->masker->tries[kind].nodes[s->state[kind]].depth;
+}
+
+/* Where that begins which may become a secret. */
+static uint64_t
+open_start(const struct mask_stream *s, const struct text *t, enum mask_kind kind)
+{
+	uint32_t n = depth(s, kind);
+
+	return kind == MASK_PLAIN ? s->pos - n : wrapped_start(t, s->pos, n);
 }
 
 static bool
 reserve_held(struct mask_stream *s, size_t len)
 {
 	unsigned char *grown;
-	size_t need = s->held_len + len;
+	const struct masker *m = s->masker;
+	size_t need = s->held_len + len, most = m->tries[MASK_PLAIN].longest;
 
-	if (need > s->masker->longest)
-		need = s->masker->longest;
+	/* up to two line breaks with each byte */
+	if (most < 3 * (size_t)m->tries[MASK_WRAPPED].longest)
+		most = 3 * (size_t)m->tries[MASK_WRAPPED].longest;
+	if (need > most)
+		need = most;
 	if (need < s->held_len)
 		need = s->held_len;
 	if (need <= s->held_cap)
@@ -581,27 +532,31 @@ reserve_held(struct mask_stream *s, size_t len)
 	return true;
 }
 
-/* Keeps the last `depth` bytes of what was held and fed. */
+/* Keeps the last `keep` bytes of what was held and fed. */
 static void
-hold(struct mask_stream *s, const unsigned char *data, size_t len, size_t depth)
+hold(struct mask_stream *s, const unsigned char *data, size_t len, size_t keep)
 {
-	size_t old;
+	size_t before = s->held_len, old;
 
-	if (depth <= len) {
-		old = s->held_len;
-		if (depth > 0)
-			memcpy(s->held, data + len - depth, depth);
-		if (old > depth)
-			explicit_bzero(s->held + depth, old - depth);
+	if (keep <= len) {
+		if (keep > 0)
+			memcpy(s->held, data + len - keep, keep);
 	} else {
-		old = depth - len; /* of these from before */
-		memmove(s->held, s->held + s->held_len - old, old);
+		old = keep - len;
+		memmove(s->held, s->held + before - old, old);
 		if (len > 0)
 			memcpy(s->held + old, data, len);
-		if (s->held_len > depth)
-			explicit_bzero(s->held + depth, s->held_len - depth);
 	}
-	s->held_len = depth;
+	if (before > keep)
+		explicit_bzero(s->held + keep, before - keep);
+	s->held_len = keep;
+}
+
+static void
+forget_states(struct mask_stream *s)
+{
+	memset(s->state, 0, sizeof s->state);
+	s->breaks = 0;
 }
 
 bool
@@ -610,23 +565,32 @@ mask_stream_feed(struct mask_stream *s, const void *data, size_t len, mask_out *
 {
 	struct masker *m = s->masker;
 	struct text t = { s->pos - s->held_len, NULL, data, s->held_len, len, out, arg };
-	uint32_t depth;
+	uint64_t start, wrapped;
 
 	if (!masker_build(m) || !reserve_held(s, len))
 		return false;
 	t.held = s->held;
 	if (s->generation != m->generation) {
 		/* other secrets: look at what is held with their eyes */
-		s->state = 0;
+		forget_states(s);
 		s->generation = m->generation;
-		scan(s, t.base, t.held, t.held_len);
+		scan(s, &t, t.base, t.held, t.held_len);
 	}
-	scan(s, s->pos, data, len);
+	scan(s, &t, s->pos, data, len);
 	s->pos += len;
-	depth = m->nodes[s->state].depth;
-	write_until(s, &t, s->pos - depth);
-	hold(s, data, len, depth);
+	start = open_start(s, &t, MASK_PLAIN);
+	wrapped = open_start(s, &t, MASK_WRAPPED);
+	if (wrapped < start)
+		start = wrapped;
+	write_until(s, &t, start);
+	hold(s, data, len, (size_t)(s->pos - start));
 	return true;
+}
+
+static struct text
+held_text(const struct mask_stream *s, mask_out *out, void *arg)
+{
+	return (struct text){ s->pos - s->held_len, s->held, NULL, s->held_len, 0, out, arg };
 }
 
 bool
@@ -636,12 +600,12 @@ mask_stream_idle(struct mask_stream *s, mask_out *out, void *arg)
 
 	if (!mask_stream_feed(s, "", 0, out, arg))
 		return false;
-	t = (struct text){ s->pos - s->held_len, s->held, NULL, s->held_len, 0, out, arg };
+	t = held_text(s, out, arg);
 	while (s->nregions > 0 && s->regions[0].start == s->done) {
 		write_first_region(s, &t);
 		s->silent = s->done;
 	}
-	if (s->nregions == 0 && s->held_len < KEEP)
+	if (s->nregions == 0 && depth(s, MASK_PLAIN) < KEEP && depth(s, MASK_WRAPPED) < KEEP)
 		write_until(s, &t, s->pos);
 	return true;
 }
@@ -651,20 +615,21 @@ mask_stream_flush(struct mask_stream *s, mask_out *out, void *arg)
 {
 	const struct masker *m = s->masker;
 	struct text t;
-	uint32_t n = s->state;
+	uint32_t leaf;
+	int kind;
 
 	if (!mask_stream_feed(s, "", 0, out, arg))
 		return false;
-	n = s->state;
-	if (m->nodes[n].depth >= CUT_OFF && (m->nodes[n].flags & HAS_CHILD) != 0) {
-		while ((m->nodes[n].flags & HAS_CHILD) != 0)
-			n++;
-		region_add(s, s->pos - s->held_len, s->pos, m->labels[m->nodes[n].label - 1]);
+	t = held_text(s, out, arg);
+	for (kind = 0; kind < MASK_KINDS; kind++) {
+		if (depth(s, kind) < CUT_OFF)
+			continue;
+		leaf = trie_leaf(&m->tries[kind], s->state[kind]);
+		region_add(s, open_start(s, &t, kind), s->pos, label_of(m, kind, leaf));
 	}
-	t = (struct text){ s->pos - s->held_len, s->held, NULL, s->held_len, 0, out, arg };
 	write_until(s, &t, s->pos);
 	hold(s, NULL, 0, 0);
-	s->state = 0;
+	forget_states(s);
 	s->pos = s->done = s->silent = 0;
 	return true;
 }

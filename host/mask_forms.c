@@ -11,7 +11,7 @@
 #define LONGEST_ESCAPE 6 /* output for one byte of input: \u001f */
 
 struct forms {
-	bool (*add)(void *arg, const unsigned char *form, size_t len);
+	bool (*add)(void *arg, enum mask_kind kind, const unsigned char *form, size_t len);
 	void *arg;
 	unsigned char *out; /* room for every form of the whole secret */
 };
@@ -58,7 +58,7 @@ add_base64(struct forms *f, const unsigned char *data, size_t len, const char *l
 			    last_two[value - 62]);
 		}
 	}
-	return f->add(f->arg, f->out + skip, n - skip);
+	return f->add(f->arg, MASK_WRAPPED, f->out + skip, n - skip);
 }
 
 static bool
@@ -70,7 +70,7 @@ add_hex(struct forms *f, const unsigned char *data, size_t len, int upper)
 		f->out[2 * i] = (unsigned char)hex_digits[upper][data[i] >> 4];
 		f->out[2 * i + 1] = (unsigned char)hex_digits[upper][data[i] & 15];
 	}
-	return f->add(f->arg, f->out, 2 * len);
+	return f->add(f->arg, MASK_WRAPPED, f->out, 2 * len);
 }
 
 /* Percent encoding. Encoders differ in what they leave alone, in how they write a space and
@@ -202,7 +202,7 @@ add_escaped(struct forms *f, const unsigned char *data, size_t len, escape_fn *e
 	for (variant = 0; variant < variants; variant++) {
 		for (i = n = 0; i < len; i += used)
 			n += escape(data + i, len - i, f->out + n, &used, variant);
-		if (!f->add(f->arg, f->out, n))
+		if (!f->add(f->arg, MASK_PLAIN, f->out, n))
 			return false;
 	}
 	return true;
@@ -213,7 +213,7 @@ add_forms(struct forms *f, const unsigned char *data, size_t len)
 {
 	size_t align;
 
-	if (!f->add(f->arg, data, len))
+	if (!f->add(f->arg, MASK_PLAIN, data, len))
 		return false;
 	for (align = 0; align < 3; align++)
 		if (!add_base64(f, data, len, "+/", align) ||
@@ -258,7 +258,8 @@ add_lines(struct forms *f, const unsigned char *data, size_t len)
 
 bool
 mask_forms(const unsigned char *data, size_t len,
-    bool (*add)(void *arg, const unsigned char *form, size_t len), void *arg)
+    bool (*add)(void *arg, enum mask_kind kind, const unsigned char *form, size_t len),
+    void *arg)
 {
 	struct forms f = { add, arg, NULL };
 	size_t room;
