@@ -217,13 +217,16 @@ const char *
 cli_nearest(const char *word, const char *const words[])
 {
 	const char *best = NULL;
-	size_t len = strlen(word), limit = len < 4 ? 1 : len < 8 ? 2 : 3, nearest = limit + 1;
+	size_t len = strlen(word), limit = len < 4 ? 1 : len < 8 ? 2 : 3;
+	size_t nearest = 2 * (limit + 1);
 
 	for (size_t i = 0; words[i] != NULL; i++) {
 		size_t d = distance(word, words[i]);
 		/* A beginning of at least three letters counts as one edit. */
 		if (len >= 3 && strncmp(word, words[i], len) == 0)
 			d = 1;
+		/* Of equally near words, one as long as this. */
+		d = 2 * d + (strlen(words[i]) != len);
 		if (d < nearest) {
 			nearest = d;
 			best = words[i];

@@ -11,6 +11,8 @@ lbrun-spec [options] FILE|FOLDER...
   --filter PATTERN    only specs whose full name matches
   --list              names only
   -v                  every spec with its time
+lbrun-spec --script FILE ARGUMENT...
+                      no specs: the file alone, as main task; it returns the exit status
 ]]
 
 local function split(text)
@@ -134,6 +136,7 @@ local function run(o)
 end
 
 return function(args)
+  if args[1] == "--script" then return assert(loadfile(args[2]))(table.unpack(args, 3)) end
   local ok, o = pcall(parse, args)
   if not ok or o.help or #o.files == 0 then
     io.stderr:write(ok and "" or "lbrun-spec: " .. o .. "\n", usage)
