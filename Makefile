@@ -48,7 +48,7 @@ NATIVE := $(patsubst luaopen_%,%,$(sort $(shell grep -ho '^luaopen_[a-z0-9_]*' h
 	bench demo docs install uninstall help clean FORCE
 .DELETE_ON_ERROR:
 
-all: lbrun ## build ./lbrun (release)
+all: $(B)/lbrun $(if $(filter release,$(MODE)),lbrun) ## build ./lbrun (release)
 
 lbrun: $(B)/lbrun
 	ln -sf build/release/lbrun $@
@@ -101,7 +101,7 @@ $(B)/modules.c: FORCE
 $(B)/prelude.o $(B)/modules.o: %.o: %.c
 	$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
-binaries: $(B)/lbrun $(B)/lbrun-spec $(if $(filter release,$(MODE)),lbrun)
+binaries: all $(B)/lbrun-spec
 
 # need PACKAGES: installs those that are missing, and asks nothing when none is.
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)

@@ -1,0 +1,77 @@
+#!/bin/bash
+# run.sh: runs the specs, each file in a process of its own, and adds up what they count.
+# A file that crashes, hangs or does not say how it ended counts as a failed spec. It
+# builds nothing.
+#	spec/support/run.sh MODE [--match NAME] [--exclude-tags A,B]
+# --match NAME: the files named NAME_spec.lua or NAME_*_spec.lua, else the specs with that
+# tag. LBRUN_SPEC_TIMEOUT: seconds a file may take (1800).
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+mode=$1
+shift
+match="" options=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	--match) match=$2 ;;
+	--exclude-tags) options+=(--exclude-tags "$2") ;;
+	*)
+		echo "run.sh: unknown option $1" >&2
+		exit 2
+		;;
+	esac
+	shift 2
+done
+
+mapfile -t files < <(find spec -name '*_spec.lua' ! -path 'spec/sandbox/*' | LC_ALL=C sort)
+if [ -n "$match" ]; then
+	named=()
+	for file in "${files[@]}"; do
+		case ${file##*/} in
+		"$match"_spec.lua | "$match"_*_spec.lua) named+=("$file") ;;
+		esac
+	done
+	if [ ${#named[@]} -gt 0 ]; then
+		files=("${named[@]}")
+	else
+		options+=(--tags "$match")
+	fi
+fi
+
+# The sanitizers find what was preloaded before them, and end a process they complain of.
+export ASAN_OPTIONS=${ASAN_OPTIONS:-verify_asan_link_order=0:detect_leaks=1:abort_on_error=1}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
+export LBRUN_SPEC_MODE=$mode
+logs=build/$mode/spec-logs
+mkdir -p "$logs"
+passed=0 failed=0 began=$SECONDS
+for file in "${files[@]}"; do
+	log=$logs/$(basename "$file" .lua).log
+	timeout --kill-after=10 "${LBRUN_SPEC_TIMEOUT:-1800}" \
+		"build/$mode/lbrun-spec" "${options[@]}" "$file" >"$log" 2>&1 </dev/null
+	status=$?
+	last=$(tail -n 1 "$log")
+	if [[ ! $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+		printf 'FAIL %s: it ended with status %d and without a count\n' "$file" $status
+		tail -n 40 "$log"
+		failed=$((failed + 1))
+		continue
+	fi
+	p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]}
+	# A file all of whose specs are left out by their tags.
+	if [ ${#options[@]} -gt 0 ] && [ "$(tail -n 2 "$log" | head -n 1)" = "no spec ran" ] &&
+		! grep -q '^FAIL' "$log"; then
+		continue
+	fi
+	if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
+		printf 'FAIL %s: all of its specs passed, then it ended with status %d\n' "$file" $status
+		f=1
+	fi
+	grep -v ' passed, [0-9]* failed$' "$log"
+	passed=$((passed + p)) failed=$((failed + f))
+done
+if [ $((passed + failed)) -eq 0 ]; then
+	echo "no spec ran${match:+: no file or tag is named '$match'}"
+	failed=1
+fi
+printf 'in %d s\n%d passed, %d failed\n' $((SECONDS - began)) $passed $failed
+[ $failed -eq 0 ]
