@@ -109,9 +109,9 @@ function decide.settle(journal, row, step, verdict, reason)
   if #open == 0 then
     util.raise("usage", ("step '%s' of %s is not in doubt"):format(step, row.id))
   end
-  local owner = journal:lease(row.target or "")
-  if owner and owner.run == row.id and host.process_alive(owner.pid, owner.start_time, owner.boot_id) then
-    util.raise("locked", ("run %s is running, process %d"):format(row.id, owner.pid))
+  local pid = lock.alive(journal, row)
+  if pid then
+    util.raise("locked", ("run %s is running, process %d"):format(row.id, pid))
   end
   for _, e in ipairs(open) do
     if verdict == "done" then
@@ -130,9 +130,9 @@ end
 
 -- decide.abandon(journal, row, reason) -> exit. The leases go; what was done stays.
 function decide.abandon(run, journal, row, reason)
-  local owner = journal:lease(row.target or "")
-  if owner and owner.run == row.id and host.process_alive(owner.pid, owner.start_time, owner.boot_id) then
-    util.raise("locked", ("run %s is running, process %d: interrupt it first"):format(row.id, owner.pid))
+  local pid = lock.alive(journal, row)
+  if pid then
+    util.raise("locked", ("run %s is running, process %d: interrupt it first"):format(row.id, pid))
   end
   local freed = "its target's lock was released"
   if run and run.spec then

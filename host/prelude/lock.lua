@@ -27,6 +27,14 @@ local function refuse(run, holder, where)
       or ("go on with it: lbrun resume %s, or give it up: lbrun abandon %s --reason TEXT"):format(id, id)))
 end
 
+-- lock.alive(journal, row) -> pid of the process that runs it, or nil.
+function lock.alive(journal, row)
+  local owner = row.target and journal:lease(row.target)
+  if owner and owner.run == row.id and host.process_alive(owner.pid, owner.start_time, owner.boot_id) then
+    return owner.pid
+  end
+end
+
 local take_script = [[
 umask 077; d=%s; run=%s
 mkdir -p "$d" && chmod 700 "$d" || exit 90

@@ -4,6 +4,7 @@ local host = require "host"
 local json = require "json"
 local journal = require "journal"
 local util = require "lb.util"
+local lock = require "lb.lock"
 
 local commands = {}
 
@@ -186,9 +187,9 @@ function commands.resume(cli)
   if row.status == "done" or row.status == "abandoned" or row.status == "undone" then
     util.raise("usage", ("run %s is %s: there is nothing to resume"):format(row.id, row.status))
   end
-  local owner = j:lease(row.target or "")
-  if owner and owner.run == row.id and host.process_alive(owner.pid, owner.start_time, owner.boot_id) then
-    util.raise("locked", ("run %s is running, process %d"):format(row.id, owner.pid))
+  local pid = lock.alive(j, row)
+  if pid then
+    util.raise("locked", ("run %s is running, process %d"):format(row.id, pid))
   end
   local display = display_of.new(cli.options, false)
   local run = loader.resume(j, row, { display = display, cli = cli })

@@ -6,6 +6,7 @@ local util = require "lb.util"
 local params = require "lb.params"
 local loader = require "lb.loader"
 local script = require "lb.script"
+local lock = require "lb.lock"
 
 local report = {}
 
@@ -121,8 +122,7 @@ function report.explain(journal, row, options)
     if known and (known.status == "done" or known.status == "skipped") then done[#done + 1] = s.name
     else left[#left + 1] = s.name .. (known and (" (%s)"):format(known.status) or "") end
   end
-  local owner = journal:lease(row.target or "")
-  local alive = owner and owner.run == row.id and host.process_alive(owner.pid, owner.start_time, owner.boot_id)
+  local alive = lock.alive(journal, row)
   local next_command
   if alive then next_command = nil
   elseif row.status == "done" or row.status == "undone" or row.status == "abandoned" then next_command = nil
@@ -132,12 +132,12 @@ function report.explain(journal, row, options)
       :format(row.id, step, row.id)
   else next_command = "lbrun resume " .. row.id end
   if options.json then
-    line { type = "explain", run = row.id, status = row.status, running = alive or false, done = json.array(done),
+    line { type = "explain", run = row.id, status = row.status, running = alive ~= nil, done = json.array(done),
       left = json.array(left), in_doubt = json.array(doubtful), next = next_command }
     return 0
   end
   local state = row.status
-  if alive then state = ("running, process %d"):format(owner.pid)
+  if alive then state = ("running, process %d"):format(alive)
   elseif state == "open" then state = "interrupted: its process ended without a word" end
   out("%s is %s", row.id, state)
   out("  done      %s", #done > 0 and table.concat(done, ", ") or "nothing")
