@@ -70,7 +70,7 @@ for file in "${files[@]}"; do
 	passed=$((passed + p)) failed=$((failed + f))
 done
 if [ $((passed + failed)) -eq 0 ]; then
-	echo "no spec ran${match:+: no file or tag is named '$match'}"
+	echo "no spec ran${match:+ (no file or tag is named $match)}"
 	failed=1
 fi
 printf 'in %d s\n%d passed, %d failed\n' $((SECONDS - began)) $passed $failed
