@@ -526,8 +526,9 @@ journal_query(struct journal *j, enum journal_query q, const char *a, const char
 		[JOURNAL_FINGERPRINT] =
 		    "SELECT hex FROM fingerprints WHERE run = ? AND name = ?",
 		[JOURNAL_PROVEN] = "SELECT url, json FROM paths WHERE target = ?",
-		[JOURNAL_LEASE] = "SELECT target, run, pid, start_time, boot_id, host, "
-		    "ttl, taken, heartbeat FROM leases WHERE target = ?",
+		[JOURNAL_LEASE] = "SELECT target, run, (SELECT name FROM runs "
+		    "WHERE id = run) AS runbook, pid, start_time, boot_id, host, ttl, "
+		    "taken, heartbeat FROM leases WHERE target = ?",
 		[JOURNAL_REQUEST] = RUN_ROW "WHERE request_id = ?",
 	};
 

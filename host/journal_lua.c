@@ -779,15 +779,13 @@ locked(lua_State *L, struct journal *j, const char *target, const char *op)
 	return n;
 }
 
-/* j:lease_take(target, run, { pid, start_time, boot_id, host }, ttl)
+/* j:lease_take(target, run, { pid, start_time, boot_id, host, ... }, ttl)
  *  taken when it is free, or held by the same run and its process is gone
  *  +-> true
  *  +-> nil, err   (locked with err.holder, not_found, full, busy, io)                  */
 static int
 l_lease_take(lua_State *L)
 {
-	static const char *const names[] = { "pid", "start_time", "boot_id", "host",
-		NULL };
 	struct journal *j = check(L);
 	const char *target = name(L, 2), *run = name(L, 3);
 	struct journal_owner o;
@@ -797,7 +795,6 @@ l_lease_take(lua_State *L)
 	ttl = lua_tonumber(L, 5);
 	luaL_argcheck(L, ttl > 0, 5, "must be a number of seconds");
 	luaL_checktype(L, 4, LUA_TTABLE);
-	lb_opts(L, 4, names);
 	o.pid = need_integer(L, 4, "pid");
 	o.start_time = need_integer(L, 4, "start_time");
 	o.boot_id = need_name(L, 4, "boot_id");
@@ -837,7 +834,8 @@ l_lease_drop(lua_State *L)
 }
 
 /* j:lease(target)
- *  +-> row { target, run, pid, start_time, boot_id, host, ttl, taken, heartbeat }, or nil
+ *  +-> row { target, run, runbook, pid, start_time, boot_id, host, ttl, taken,
+ *      heartbeat }, or nil
  *  +-> nil, err   (busy, io, corrupt)                                                  */
 static int
 l_lease(lua_State *L)
