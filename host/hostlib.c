@@ -492,6 +492,17 @@ host_sandbox_env(lua_State *L)
 	return 1;
 }
 
+/* host.task(fn, ...)
+ *  +-> task   (see loop.c for its methods join and cancel) */
+static int
+host_task(lua_State *L)
+{
+	luaL_checktype(L, 1, LUA_TFUNCTION);
+	sandbox_push_body(L);
+	lua_insert(L, 1);
+	return loop_task(L);
+}
+
 int
 luaopen_host(lua_State *L)
 {
@@ -523,7 +534,7 @@ luaopen_host(lua_State *L)
 		{ "load", sandbox_load },
 		{ "call", sandbox_call },
 		{ "deadline", sandbox_deadline },
-		{ "task", loop_task },
+		{ "task", host_task },
 		{ "sleep", loop_sleep },
 		{ NULL, NULL },
 	};

@@ -326,6 +326,29 @@ plain_pcall(lua_State *L)
 	return do_pcall(L, 0);
 }
 
+static int
+body_end(lua_State *L, int status, lua_KContext ctx)
+{
+	(void)ctx;
+	if (status != LUA_OK && status != LUA_YIELD)
+		return lua_error(L);
+	return lua_gettop(L);
+}
+
+/* An error that the hook has raised leaves hooks off until a pcall catches it, and what a
+ * task has still to close would run without a deadline: so every task begins with one. */
+static int
+task_body(lua_State *L)
+{
+	return body_end(L, lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, 0, body_end), 0);
+}
+
+void
+sandbox_push_body(lua_State *L)
+{
+	lua_pushcfunction(L, task_body);
+}
+
 /* ---- the environment ---- */
 
 /* Handlers of xpcall run where the error was raised. In the hook's case hooks are off

@@ -21,6 +21,10 @@ void sandbox_close(struct sandbox *sb);
 void sandbox_enter(struct sandbox *sb, lua_State *co);
 void sandbox_leave(struct sandbox *sb, lua_State *co);
 
+/* Push a function that calls its first argument with the others: what a task begins with,
+ * so that the deadline reaches all of it. */
+void sandbox_push_body(lua_State *L);
+
 /* Push a fresh allow-listed environment; the caller adds `print`. */
 void sandbox_push_env(lua_State *L);
 
