@@ -40,6 +40,10 @@ static const char *const migrations[] = {
 	" SELECT raise(ABORT, 'events are append-only'); END;"
 	"CREATE TRIGGER events_delete BEFORE DELETE ON events BEGIN"
 	" SELECT raise(ABORT, 'events are append-only'); END;"
+	/* REPLACE deletes without asking the trigger above. */
+	"CREATE TRIGGER events_insert BEFORE INSERT ON events"
+	" WHEN NEW.seq <= (SELECT seq FROM meta) BEGIN"
+	" SELECT raise(ABORT, 'events are append-only'); END;"
 
 	"CREATE TABLE runs(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT,"
 	" runbook TEXT, section TEXT, subject TEXT, target TEXT, params TEXT,"
