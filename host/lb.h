@@ -36,6 +36,8 @@ bool lb_buf_add(struct lb_buf *b, const void *data, size_t len);
 void lb_buf_drop(struct lb_buf *b, size_t len); /* take len bytes off the front */
 void lb_buf_free(struct lb_buf *b);
 
+bool lb_sha256(const void *data, size_t len, unsigned char out[32]); /* in digest.c */
+
 /* Secrets: a userdata that prints as [secret NAME], known to the masker while it lives,
  * wiped on release. lb_secret_push raises for fewer than 8 bytes. lb_bytes accepts a
  * string or a secret and raises for anything else. */

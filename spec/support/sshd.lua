@@ -1,0 +1,114 @@
+-- sshd.lua: a private OpenSSH server on loopback for specs. Each has a folder of its own
+-- with host keys, a user key and authorized_keys. It changes nothing outside of that folder.
+
+local host = require "host"
+local process = require "process"
+
+local sshd = {}
+local server = {}
+server.__index = server
+
+local here = debug.getinfo(1, "S").source:match("^@(.*)/") or "."
+local next_port = 20000 + host.pid() % 20000
+
+local function sh(command)
+  local ok, how, code = os.execute(command)
+  if not ok then error(("%s: %s %d"):format(command, how, code), 2) end
+end
+sshd.sh = sh
+
+function sshd.folder()
+  local path = os.tmpname()
+  os.remove(path)
+  sh("mkdir -m 700 " .. path)
+  return path
+end
+
+local function listening(port)
+  local want = ("0100007F:%04X"):format(port)
+  for line in io.lines("/proc/net/tcp") do
+    local address, state = line:match("^%s*%d+: (%S+) %S+ (%S+)")
+    if address == want and state == "0A" then return true end
+  end
+  return false
+end
+sshd.listening = listening
+
+function sshd.port()
+  repeat next_port = next_port + 1 until not listening(next_port)
+  return next_port
+end
+
+-- Waits until something listens there; raises after ten seconds.
+function sshd.await(port, child)
+  for _ = 1, 500 do
+    if listening(port) then return end
+    host.sleep(0.02)
+  end
+  error("nothing listens on port " .. port .. (child and "" or ""), 2)
+end
+
+-- sshd.start { "MaxSessions 1", dir = ... } -> server: .port, .dir, .user, .key
+function sshd.start(options)
+  options = options or {}
+  local self = setmetatable({}, server)
+  self.dir = options.dir or sshd.folder()
+  self.own_dir = not options.dir
+  self.port = options.port or sshd.port()
+  self.user = host.user()
+  self.key = self.dir .. "/id"
+  local argv = { "/bin/sh", here .. "/sshd.sh", self.dir, tostring(self.port) }
+  for _, line in ipairs(options) do argv[#argv + 1] = line end
+  self.process = assert(process.spawn(argv))
+  local ok = pcall(sshd.await, self.port)
+  if not ok then
+    local log = io.open(self.dir .. "/log")
+    error("sshd did not start: " .. (log and log:read("a") or "no log"), 2)
+  end
+  return self
+end
+
+-- Options for ssh.connect that trust and know this server; more are merged in.
+function server:options(more)
+  local o = {
+    port = self.port, user = self.user, identities = { self.key }, agent = false,
+    known_hosts = false, accept_new = true, timeout = 20,
+  }
+  for k, v in pairs(more or {}) do o[k] = v end
+  return o
+end
+
+-- The public host key of a type, "ssh-ed25519 AAAA..."; its fingerprint.
+function server:host_key(kind)
+  local f = assert(io.open(self.dir .. "/host_" .. (kind or "ed25519") .. ".pub"))
+  local line = f:read("l"):match("^%S+ %S+")
+  f:close()
+  return line
+end
+
+function server:fingerprint(kind)
+  local p = assert(io.popen("ssh-keygen -lf " .. self.dir .. "/host_" .. (kind or "ed25519") .. ".pub"))
+  local print = p:read("l"):match("SHA256:%S+")
+  p:close()
+  return print
+end
+
+function server:log()
+  local f = assert(io.open(self.dir .. "/log"))
+  local text = f:read("a")
+  f:close()
+  return text
+end
+
+-- The server goes; the sessions that it has stay, unless they are named by `hard`.
+function server:stop(hard)
+  if self.process then
+    self.process:kill(hard and "KILL" or "TERM")
+    self.process:wait(5)
+    self.process:close()
+    self.process = nil
+  end
+  if self.own_dir then sh("rm -rf " .. self.dir) end
+end
+
+return sshd
