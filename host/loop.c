@@ -721,7 +721,7 @@ loop_sleep(lua_State *L)
 	struct lb_loop *loop = loop_of(L);
 	double seconds;
 
-	luaL_checkany(L, 1);
+	luaL_checktype(L, 1, LUA_TNUMBER);
 	seconds = lb_seconds(L, 1, 0);
 	if (loop == NULL || loop->running == NULL)
 		return luaL_error(L, "cannot wait here: not in a task");

@@ -182,6 +182,8 @@ start(struct child *c, uv_loop_t *uv, char **argv, char **env, const char *cwd)
 		options.stdio_count = PIPES;
 		options.stdio = stdio;
 		c->holders++;
+		/* What the host itself inherited or a library opened is not the command's. */
+		close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
 		error = -uv_spawn(uv, &c->process, &options);
 		if (error != 0)
 			handle_close((uv_handle_t *)&c->process);
