@@ -38,7 +38,8 @@ apt.prepare = prepare
 -- Packages that a release no longer has: false drops one, a list replaces it.
 local replaced = {
   ["debian 13"] = {
-    ["software-properties-common"] = { why = "Debian 13 dropped it; repositories are files in sources.list.d" },
+    ["software-properties-common"] = { why = "no longer packaged; repositories are files in sources.list.d" },
+    dnsutils = { by = { "bind9-dnsutils" }, why = "now only a name that it provides" },
   },
 }
 
