@@ -87,7 +87,7 @@ describe("masker #unit", function()
   local value = "p4ss/w%rd+'\"&<\\é"
 
   it("replaces a secret and nothing else", function()
-    local s <close> = host.secret("db.password", "hunter2-hunter2")
+    local _ <close> = host.secret("db.password", "hunter2-hunter2")
     assert.equal("a=[secret db.password];b", host.mask("a=hunter2-hunter2;b"))
     assert.equal("hunter2", host.mask("hunter2"))
     assert.equal("", host.mask(""))
@@ -95,14 +95,14 @@ describe("masker #unit", function()
   end)
 
   it("knows the hex form in both cases", function()
-    local s <close> = host.secret("x", value)
+    local _ <close> = host.secret("x", value)
     assert.equal("<[secret x]>", host.mask("<" .. hex(value) .. ">"))
     assert.equal("<[secret x]>", host.mask("<" .. hex(value, true) .. ">"))
   end)
 
   it("knows the base64 form in every alignment and both alphabets", function()
     for _, v in ipairs { value, "8 bytes!", "\255\254\253\252\251\250\249\248\247" } do
-      local s <close> = host.secret("x", v)
+      local _ <close> = host.secret("x", v)
       for before = 0, 5 do
         for after = 0, 5 do
           for _, alphabet in ipairs { "+/", "-_" } do
@@ -123,7 +123,7 @@ describe("masker #unit", function()
       for i = 1, 20 do t[i] = i * 7919 end
       return t
     end)()))
-    local s <close> = host.secret("long", long)
+    local _ <close> = host.secret("long", long)
     for _, form in ipairs { base64(long), base64("ab" .. long .. "c"), hex(long), hex(long, true) } do
       for _, width in ipairs { 1, 2, 60, 64, 76 } do
         for _, eol in ipairs { "\n", "\r\n" } do
@@ -140,7 +140,7 @@ describe("masker #unit", function()
 
   it("knows the URL form however strictly it is encoded", function()
     local v = "p4ss/w%rd+'\"&<\\é (x)"
-    local s <close> = host.secret("x", v)
+    local _ <close> = host.secret("x", v)
     for _, kept in ipairs { "-_.~", "-_.~/", "-_.!~*'()" } do
       for _, upper in ipairs { true, false } do
         assert.equal("u:[secret x]@", host.mask("u:" .. url(v, kept:gsub("%p", "%%%0"), upper) .. "@"))
@@ -151,7 +151,7 @@ describe("masker #unit", function()
 
   it("knows the JSON form", function()
     local v = "a\"b\\c/d\te\nf<&>\1é€😀"
-    local s <close> = host.secret("x", v)
+    local _ <close> = host.secret("x", v)
     local plain = 'a\\"b\\\\c/d\\te\\nf<&>\\u0001é€😀'
     local forms = {
       plain,
@@ -166,7 +166,7 @@ describe("masker #unit", function()
 
   it("knows the shell form", function()
     local v = "it's a $ecret`\"\\!"
-    local s <close> = host.secret("x", v)
+    local _ <close> = host.secret("x", v)
     assert.equal("echo '[secret x]'", host.mask("echo " .. shell(v)))
     assert.equal("echo '[secret x]'", host.mask("echo '" .. v:gsub("'", "'\"'\"'") .. "'"))
     assert.equal('echo "[secret x]"', host.mask('echo "it\'s a \\$ecret\\`\\"\\\\!"'))
@@ -174,7 +174,7 @@ describe("masker #unit", function()
   end)
 
   it("knows a secret of many lines line by line, but not its short lines", function()
-    local s <close> = host.secret("key", "first line 1\nshort\r\nsecond line 2\n")
+    local _ <close> = host.secret("key", "first line 1\nshort\r\nsecond line 2\n")
     assert.equal("[secret key]\nshort\n[secret key]", host.mask("first line 1\nshort\nsecond line 2"))
     assert.equal("> [secret key]\r\n", host.mask("> first line 1\r\n"))
     assert.equal("[secret key]", host.mask("first line 1\nshort\r\nsecond line 2\n"))
@@ -184,17 +184,17 @@ describe("masker #unit", function()
 
   it("does not take the first and last line of a PEM file for a secret", function()
     local pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIH\n-----END PRIVATE KEY-----\n"
-    local s <close> = host.secret("pem", pem)
+    local _ <close> = host.secret("pem", pem)
     assert.equal("[secret pem]", host.mask(pem))
     assert.equal("no -----BEGIN PRIVATE KEY----- here", host.mask("no -----BEGIN PRIVATE KEY----- here"))
     assert.equal("x [secret pem] y", host.mask("x MC4CAQAwBQYDK2VwBCIEIH y"))
   end)
 
   it("names the leftmost and then the longest of secrets that overlap", function()
-    local a <close> = host.secret("short", "abcdefgh")
-    local b <close> = host.secret("long", "abcdefgh-ijkl")
-    local c <close> = host.secret("tail", "fgh-ijklmnop")
-    local d <close> = host.secret("inner", "defgh-ij")
+    local _ <close> = host.secret("short", "abcdefgh")
+    local _ <close> = host.secret("long", "abcdefgh-ijkl")
+    local _ <close> = host.secret("tail", "fgh-ijklmnop")
+    local _ <close> = host.secret("inner", "defgh-ij")
     assert.equal("1[secret short]2", host.mask("1abcdefgh2"))
     assert.equal("1[secret short]-i2", host.mask("1abcdefgh-i2"))
     assert.equal("1[secret long]2", host.mask("1abcdefgh-ijkl2"))
@@ -207,7 +207,7 @@ describe("masker #unit", function()
     local a = host.secret("one", "same-same-same")
     local b = host.secret("two", "same-same-same")
     assert.equal("[secret one]", host.mask("same-same-same"))
-    local function release(s) local t <close> = s end
+    local function release(s) local _ <close> = s end
     release(a)
     assert.equal("[secret two]", host.mask("same-same-same"))
     release(b)
@@ -222,7 +222,7 @@ describe("masker #unit", function()
     local expected = {}
     for i = 1, 2000, 7 do expected[#expected + 1] = ("([secret n%d])"):format(i) end
     assert.equal(table.concat(expected), host.mask(table.concat(text)))
-    for _, s in ipairs(list) do local t <close> = s end
+    for _, s in ipairs(list) do local _ <close> = s end
   end)
 
   it("refuses what is no string", function()
@@ -244,7 +244,7 @@ end)
 describe("masked stream #unit", function()
   it("masks a secret that is split at any one point, or any two", function()
     local v = "s3cr3t/'\"v"
-    local s <close> = host.secret("x", v)
+    local _ <close> = host.secret("x", v)
     for _, form in ipairs { v, hex(v), hex(v, true), base64(v), base64("a" .. v), url(v, "", true),
         's3cr3t/\'\\"v' } do
       local text = "ab " .. form .. " cd"
@@ -298,12 +298,12 @@ describe("masked stream #unit", function()
       for _, longest in ipairs { 1, 3, 20 } do
         assert.equal(expected, stream_all(random_pieces(text, longest)))
       end
-      for _, s in ipairs(held) do local t <close> = s end
+      for _, s in ipairs(held) do local _ <close> = s end
     end
   end)
 
   it("holds back only what may become a secret", function()
-    local x <close> = host.secret("x", "ABCDEFGHIJ")
+    local _ <close> = host.secret("x", "ABCDEFGHIJ")
     local s = host.mask_stream()
     assert.equal("some text ", s:feed("some text "))
     assert.equal("more ", s:feed("more ABCD"))
@@ -316,7 +316,7 @@ describe("masked stream #unit", function()
   end)
 
   it("lets go of fewer than four bytes when idle, and masks the rest all the same", function()
-    local x <close> = host.secret("x", "ABCDEFGHIJ")
+    local _ <close> = host.secret("x", "ABCDEFGHIJ")
     local s = host.mask_stream()
     assert.equal("", s:feed("ABC"))
     assert.equal("ABC", s:idle())
@@ -335,8 +335,8 @@ describe("masked stream #unit", function()
   end)
 
   it("shows a secret that is complete when idle, once, though it could go on", function()
-    local x <close> = host.secret("x", "ABCDEFGH")
-    local y <close> = host.secret("y", "ABCDEFGH and more")
+    local _ <close> = host.secret("x", "ABCDEFGH")
+    local _ <close> = host.secret("y", "ABCDEFGH and more")
     local s = host.mask_stream()
     assert.equal("", s:feed("ABCDEFGH"))
     assert.equal("[secret x]", s:idle())
@@ -352,7 +352,7 @@ describe("masked stream #unit", function()
   it("never shows a secret, whatever the pieces and idle moments", function()
     math.randomseed(7)
     local v = "abcabcabd"
-    local x <close> = host.secret("x", v)
+    local _ <close> = host.secret("x", v)
     for _ = 1, 500 do
       local text = {}
       for i = 1, 20 do text[i] = ({ "a", "b", "c", "abc", v, "abcab", "\n" })[math.random(7)] end
@@ -369,7 +369,7 @@ describe("masked stream #unit", function()
   end)
 
   it("masks the greater part of a secret that is cut off at the end", function()
-    local x <close> = host.secret("x", "ABCDEFGHIJKL")
+    local _ <close> = host.secret("x", "ABCDEFGHIJKL")
     assert.equal("a [secret x]", host.mask("a ABCDEFGHIJK"))
     assert.equal("a [secret x]", host.mask("a ABCDEFGH"))
     assert.equal("a ABCDEFG", host.mask("a ABCDEFG"))
@@ -377,10 +377,10 @@ describe("masked stream #unit", function()
   end)
 
   it("masks a secret that is known only when part of it is held back", function()
-    local a <close> = host.secret("a", "ABCDEFGHIJ")
+    local _ <close> = host.secret("a", "ABCDEFGHIJ")
     local s = host.mask_stream()
     assert.equal("", s:feed("ABCDE"))
-    local b <close> = host.secret("b", "CDE12345")
+    local _ <close> = host.secret("b", "CDE12345")
     assert.equal("AB", s:feed("1"))
     assert.equal("[secret b]", s:feed("2345"))
     assert.equal("[secret a].", s:feed("ABCDEFGHIJ."))
@@ -391,7 +391,7 @@ describe("masked stream #unit", function()
     for i = 1, 50 do
       local v = ("secret number %d."):format(i)
       do
-        local x <close> = host.secret("x", v)
+        local _ <close> = host.secret("x", v)
         assert.equal("a ", s:feed("a " .. v:sub(1, 9)))
         assert.equal("[secret x]b", s:feed(v:sub(10) .. "b"))
       end
@@ -400,7 +400,7 @@ describe("masked stream #unit", function()
   end)
 
   it("begins anew after a flush", function()
-    local x <close> = host.secret("x", "ABCDEFGHIJ")
+    local _ <close> = host.secret("x", "ABCDEFGHIJ")
     local s = host.mask_stream()
     assert.equal("", s:feed("ABCDE"))
     assert.equal("ABCDE", s:flush())
@@ -409,7 +409,7 @@ describe("masked stream #unit", function()
   end)
 
   it("needs no memory for a text that never stops to match", function()
-    local x <close> = host.secret("x", "abababab")
+    local _ <close> = host.secret("x", "abababab")
     local s = host.mask_stream()
     local out = {}
     for _ = 1, 2000 do out[#out + 1] = s:feed(("ab"):rep(500)) end
