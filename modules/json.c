@@ -184,7 +184,8 @@ check_string(struct scan *s)
 			return true;
 		}
 		if ((unsigned char)*p < 0x20)
-			return refuse(s, "syntax", s->pos, "a control character in a string");
+			return refuse(s, "syntax", s->pos,
+			    "a control character in a string");
 		if (*p == '\\') {
 			if (s->len - s->pos >= 6 && memcmp(p, "\\u0000", 6) == 0)
 				return refuse(s, "syntax", s->pos,
@@ -215,7 +216,8 @@ check_text(struct scan *s)
 		size_t end;
 
 		if (comma && (c == ']' || c == '}'))
-			return refuse(s, "syntax", s->pos, "a comma before the end of a list");
+			return refuse(s, "syntax", s->pos,
+			    "a comma before the end of a list");
 		if (c > 0x20)
 			comma = c == ',';
 		if (c == '"') {
@@ -378,13 +380,15 @@ decode_failed(lua_State *L, const struct scan *s)
 static void
 refuse_grammar(struct scan *s, size_t pos)
 {
-	if (pos >= s->len)
+	unsigned char c = pos < s->len ? (unsigned char)s->text[pos] : 0;
+
+	if (pos >= s->len) {
 		refuse(s, "syntax", s->len, "the text ends too early");
-	else if ((unsigned char)s->text[pos] > 0x20 && (unsigned char)s->text[pos] < 0x7f) {
-		refuse(s, "syntax", pos, "");
-		snprintf(s->why, sizeof(s->why), "unexpected '%c'", s->text[pos]);
-	} else
-		refuse(s, "syntax", pos, "unexpected text");
+		return;
+	}
+	refuse(s, "syntax", pos, "unexpected text");
+	if (c > 0x20 && c < 0x7f)
+		snprintf(s->why, sizeof(s->why), "unexpected '%c'", c);
 }
 
 /* json.decode(text)
@@ -436,7 +440,8 @@ push_path(struct encoder *e, int depth)
 		char item[96];
 
 		if (e->path[i].key == NULL)
-			snprintf(item, sizeof(item), "[%lld]", (long long)e->path[i].index);
+			snprintf(item, sizeof(item), "[%lld]",
+			    (long long)e->path[i].index);
 		else
 			snprintf(item, sizeof(item), "%s%.80s", i > 0 ? "." : "",
 			    e->path[i].key);
@@ -560,7 +565,8 @@ is_array(struct encoder *e, int idx, size_t *count)
 			cannot(e, "a key that is neither a string nor a list index");
 	}
 	if (strings > 0 && (n > 0 || marked))
-		cannot(e, marked ? "an array with a named key" : "a table that is list and map");
+		cannot(e, marked ? "an array with a named key" :
+		    "a table that is list and map");
 	if (top != n)
 		cannot(e, "a list with holes");
 	*count = (size_t)(n + strings);
