@@ -14,7 +14,7 @@
 
 /* Errors */
 
-/* "module: op: message" of an error table; what is missing in one that Lua made is left out. */
+/* "module: op: message" of an error table; what one that Lua made lacks is left out. */
 static int
 error_tostring(lua_State *L)
 {
@@ -179,7 +179,8 @@ lb_opts(lua_State *L, int idx, const char *const names[])
 		lua_pop(L, 1);
 		if (lua_type(L, -1) != LUA_TSTRING)
 			luaL_argerror(L, idx, lua_pushfstring(L,
-			    "options have names, this one is a %s", luaL_typename(L, -1)));
+			    "options have names, this one is a %s",
+			    luaL_typename(L, -1)));
 		if (!known(lua_tostring(L, -1), names))
 			luaL_argerror(L, idx, lua_pushfstring(L, "unknown option '%s'",
 			    lua_tostring(L, -1)));
@@ -204,8 +205,8 @@ push_option(lua_State *L, int idx, const char *name)
 static int
 bad_option(lua_State *L, int idx, const char *name, const char *expected)
 {
-	return luaL_argerror(L, idx, lua_pushfstring(L, "option '%s' must be %s, not a %s",
-	    name, expected, luaL_typename(L, -1)));
+	return luaL_argerror(L, idx, lua_pushfstring(L,
+	    "option '%s' must be %s, not a %s", name, expected, luaL_typename(L, -1)));
 }
 
 const char *

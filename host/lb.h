@@ -52,9 +52,9 @@ void lb_wipe(void *data, size_t len);
  * lb_wake may be called from any loop callback, is idempotent, and never runs Lua itself:
  * the task goes on in the next turn of the loop. seconds < 0: no deadline. The
  * continuation reads why it was called from wait->why; lb_fail_why turns a why that is
- * not LB_WOKEN into nil, err (timeout, interrupted). A wait where Lua cannot yield raises,
- * and so does a second task that waits for the same thing. lb_wait_drop forgets a waiter,
- * which then goes on as interrupted; call it on release. */
+ * not LB_WOKEN into nil, err (timeout, interrupted). A wait where Lua cannot yield
+ * raises, and so does a second task that waits for the same thing. lb_wait_drop forgets
+ * a waiter, which then goes on as interrupted; call it on release. */
 enum lb_why { LB_WOKEN, LB_TIMEOUT, LB_INTERRUPTED };
 struct lb_task;
 struct lb_wait {

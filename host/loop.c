@@ -1,5 +1,5 @@
 /* loop.c: the event loop (libuv), tasks as coroutines on it, and the waits of lb.h.
- * It does not spawn processes (process.c) and measures no deadlines of Lua (sandbox.c). */
+ * It spawns no processes (process.c) and measures no deadlines of Lua (sandbox.c). */
 #include "loop.h"
 
 #include <math.h>
@@ -12,7 +12,8 @@
 #include "lb.h"
 
 #define HANDLE "lb.task"
-/* A cancelled task may still wait this often, for instance to tidy up; then it is closed. */
+/* A cancelled task may still wait this often, for instance to tidy up, before it is
+ * closed. */
 #define LAST_WAITS 100
 
 struct lb_task {
@@ -105,7 +106,7 @@ deadline_cb(uv_timer_t *timer)
 	task_ready(timer->data, LB_TIMEOUT);
 }
 
-/* Life of a task: the loop holds it until it has ended, its handle until it is collected. */
+/* The loop holds a task until it has ended, its handle until that is collected. */
 
 static void
 task_closed(uv_handle_t *handle)
@@ -190,9 +191,11 @@ task_start(lua_State *L, int nargs)
 	struct lb_task *t, **box;
 	lua_State *co;
 
-	if (loop == NULL || loop->ending)
+	if (loop == NULL || loop->ending) {
 		luaL_error(L, "no task can start: the event loop %s",
 		    loop == NULL ? "is missing" : "is ending");
+		return NULL;
+	}
 	box = lua_newuserdatauv(L, sizeof *box, 1);
 	*box = NULL;
 	luaL_setmetatable(L, HANDLE);
@@ -325,20 +328,22 @@ wait_continue(lua_State *L, int status, lua_KContext ctx)
 	if (t->stuck) {
 		t->stuck = false;
 		task_leave_join(t);
-		return luaL_error(L, "this wait would never end: nothing can wake the task");
+		return luaL_error(L,
+		    "this wait would never end: nothing can wake the task");
 	}
 	return t->k(L, status, t->ctx);
 }
 
 int
-lb_wait(lua_State *L, struct lb_wait *w, double seconds, lua_KContext ctx, lua_KFunction k)
+lb_wait(lua_State *L, struct lb_wait *w, double seconds, lua_KContext ctx,
+    lua_KFunction k)
 {
 	struct lb_loop *loop = loop_of(L);
 	struct lb_task *t = loop != NULL ? loop->running : NULL;
 
 	if (t == NULL || t->co != L || !lua_isyieldable(L))
 		return luaL_error(L, "cannot wait here: not in a task, or inside a "
-		    "function that cannot yield (table.sort, string.gsub, __tostring, ...)");
+		    "function that cannot yield (table.sort, string.gsub, __tostring)");
 	if (w->task != NULL)
 		return luaL_error(L, "another task already waits for this");
 	w->task = t;
@@ -665,8 +670,8 @@ l_join(lua_State *L)
 		t->joiners = me;
 		return lb_wait(L, &me->own, seconds, 0, join_k);
 	}
-	return luaL_error(L, "cannot join a task here: not in a task, or inside a function "
-	    "that cannot yield");
+	return luaL_error(L, "cannot join a task here: not in a task, or inside a "
+	    "function that cannot yield");
 }
 
 /* task:cancel()

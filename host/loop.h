@@ -28,8 +28,8 @@ int loop_sleep(lua_State *L);
 /* SIGINT and SIGTERM: each is counted, `cb` (may be NULL) is told on the loop's thread,
  * and then the wait that each task is in ends as interrupted, once; a task that is not in
  * a wait just then finds its next wait interrupted. */
-bool loop_watch_signals(struct lb_loop *loop, void (*cb)(void *arg, int signum, int count),
-    void *arg);
+bool loop_watch_signals(struct lb_loop *loop,
+    void (*cb)(void *arg, int signum, int count), void *arg);
 /* How many signals have come; *signum (may be NULL) is the last one. */
 int loop_signals(const struct lb_loop *loop, int *signum);
 

@@ -1,5 +1,5 @@
 /* mask.c: finds all forms of all live secrets at once (mask_trie.c) and replaces them.
- * It does not know where the text goes, nor Lua, nor what the forms are (mask_forms.c). */
+ * It does not know where the text goes, nor what the forms are (mask_forms.c). */
 #include "mask.h"
 
 #include <stdint.h>
@@ -185,8 +185,8 @@ masker_build(struct masker *m)
 	for (i = 0; i < MASK_KINDS && ok; i++)
 		ok = trie_start(&m->tries[i]);
 	for (i = 0; i < f.count && ok; i++)
-		ok = trie_insert(&m->tries[f.list[i]->kind], f.list[i]->data, f.list[i]->len,
-		    f.list[i]->label);
+		ok = trie_insert(&m->tries[f.list[i]->kind], f.list[i]->data,
+		    f.list[i]->len, f.list[i]->label);
 	for (i = 0; i < MASK_KINDS && ok; i++)
 		ok = trie_link(&m->tries[i]);
 	forms_free(&f);
@@ -331,8 +331,8 @@ regions_grow(struct mask_stream *s)
 	return true;
 }
 
-/* Masks [start, end), which ends at or behind all regions there are. Of overlapping secrets
- * the leftmost gives the name, then the longest. */
+/* Masks [start, end), which ends at or behind all regions there are. Of overlapping
+ * secrets the leftmost gives the name, then the longest. */
 static void
 region_add(struct mask_stream *s, uint64_t start, uint64_t end, struct label *label)
 {
@@ -381,15 +381,16 @@ struct text {
 static void
 write_raw(const struct text *t, uint64_t from, uint64_t to)
 {
+	const char *held = (const char *)t->held, *data = (const char *)t->data;
 	uint64_t data_base = t->base + t->held_len, end;
 
 	if (from < data_base && from < to) {
 		end = to < data_base ? to : data_base;
-		t->out(t->arg, (const char *)t->held + (from - t->base), (size_t)(end - from));
+		t->out(t->arg, held + (from - t->base), (size_t)(end - from));
 		from = end;
 	}
 	if (from < to)
-		t->out(t->arg, (const char *)t->data + (from - data_base), (size_t)(to - from));
+		t->out(t->arg, data + (from - data_base), (size_t)(to - from));
 }
 
 static void
@@ -459,6 +460,7 @@ scan(struct mask_stream *s, const struct text *t, uint64_t pos, const unsigned c
 	const struct mask_trie *plain = &m->tries[MASK_PLAIN],
 	    *wrapped = &m->tries[MASK_WRAPPED];
 	uint32_t p = s->state[MASK_PLAIN], w = s->state[MASK_WRAPPED], n;
+	uint64_t start;
 	size_t i;
 
 	for (i = 0; i < len; i++) {
@@ -481,8 +483,8 @@ scan(struct mask_stream *s, const struct text *t, uint64_t pos, const unsigned c
 		w = trie_step(wrapped, w, data[i]);
 		if ((wrapped->nodes[w].flags & TRIE_ENDS) != 0) {
 			n = trie_match(wrapped, w);
-			region_add(s, wrapped_start(t, pos + i + 1, wrapped->nodes[n].depth),
-			    pos + i + 1, label_of(m, MASK_WRAPPED, n));
+			start = wrapped_start(t, pos + i + 1, wrapped->nodes[n].depth);
+			region_add(s, start, pos + i + 1, label_of(m, MASK_WRAPPED, n));
 			w = trie_open(wrapped, w);
 		}
 	}
@@ -590,7 +592,8 @@ mask_stream_feed(struct mask_stream *s, const void *data, size_t len, mask_out *
 static struct text
 held_text(const struct mask_stream *s, mask_out *out, void *arg)
 {
-	return (struct text){ s->pos - s->held_len, s->held, NULL, s->held_len, 0, out, arg };
+	return (struct text){ s->pos - s->held_len, s->held, NULL, s->held_len, 0, out,
+		arg };
 }
 
 bool
@@ -605,7 +608,8 @@ mask_stream_idle(struct mask_stream *s, mask_out *out, void *arg)
 		write_first_region(s, &t);
 		s->silent = s->done;
 	}
-	if (s->nregions == 0 && depth(s, MASK_PLAIN) < KEEP && depth(s, MASK_WRAPPED) < KEEP)
+	if (s->nregions == 0 && depth(s, MASK_PLAIN) < KEEP &&
+	    depth(s, MASK_WRAPPED) < KEEP)
 		write_until(s, &t, s->pos);
 	return true;
 }

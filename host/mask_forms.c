@@ -11,7 +11,8 @@
 #define LONGEST_ESCAPE 6 /* output for one byte of input: \u001f */
 
 struct forms {
-	bool (*add)(void *arg, enum mask_kind kind, const unsigned char *form, size_t len);
+	bool (*add)(void *arg, enum mask_kind kind, const unsigned char *form,
+	    size_t len);
 	void *arg;
 	unsigned char *out; /* room for every form of the whole secret */
 };
@@ -73,8 +74,8 @@ add_hex(struct forms *f, const unsigned char *data, size_t len, int upper)
 	return f->add(f->arg, MASK_WRAPPED, f->out, 2 * len);
 }
 
-/* Percent encoding. Encoders differ in what they leave alone, in how they write a space and
- * in the case of their digits. */
+/* Percent encoding. Encoders differ in what they leave alone, in how they write a space
+ * and in the case of their digits. */
 static size_t
 escape_url(const unsigned char *data, size_t left, unsigned char *out, size_t *used,
     int variant)
@@ -167,8 +168,8 @@ escape_json(const unsigned char *data, size_t left, unsigned char *out, size_t *
 	return 12;
 }
 
-/* Shell. Variants 0 and 1 end the single quotes for a quote, 2 is backslashes, 3 the inner
- * part of double quotes. */
+/* Shell. Variants 0 and 1 end the single quotes for a quote, 2 is backslashes, 3 the
+ * inner part of double quotes. */
 static size_t
 escape_shell(const unsigned char *data, size_t left, unsigned char *out, size_t *used,
     int variant)
@@ -179,7 +180,8 @@ escape_shell(const unsigned char *data, size_t left, unsigned char *out, size_t 
 	*used = 1;
 	out[0] = *data;
 	if (variant < 2)
-		return *data != '\'' ? 1 : literal(out, variant == 0 ? "'\\''" : "'\"'\"'");
+		return *data != '\'' ? 1 :
+		    literal(out, variant == 0 ? "'\\''" : "'\"'\"'");
 	if (variant == 2)
 		escape = !alphanumeric(*data) && *data > ' ' && *data < 0x7f &&
 		    strchr("-_./,:=+@%", *data) == NULL;

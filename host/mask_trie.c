@@ -1,4 +1,4 @@
-/* mask_trie.c: the automaton of the masker, in one array of nodes that is wiped when freed.
+/* mask_trie.c: the automaton of the masker, one array of nodes that is wiped when freed.
  * It does not know what the strings are, and is built anew rather than changed. */
 #include "mask_trie.h"
 
@@ -43,7 +43,9 @@ reserve(struct mask_trie *t)
 	if (t->count < t->cap)
 		return true;
 	cap = t->cap == 0 ? 256 : t->cap + t->cap / 2;
-	if (cap > UINT32_MAX / sizeof *grown || (grown = malloc(cap * sizeof *grown)) == NULL)
+	if (cap > UINT32_MAX / sizeof *grown)
+		return false;
+	if ((grown = malloc(cap * sizeof *grown)) == NULL)
 		return false;
 	if (t->count > 0)
 		memcpy(grown, t->nodes, t->count * sizeof *grown);
@@ -104,7 +106,7 @@ trie_insert(struct mask_trie *t, const unsigned char *data, size_t len, uint16_t
 	return true;
 }
 
-/* Nodes in order of their depth, since the suffix of a node is not as deep as the node. */
+/* Nodes in order of their depth, since a node's suffix is less deep than the node. */
 bool
 trie_link(struct mask_trie *t)
 {

@@ -24,15 +24,15 @@ struct mask_trie {
 	uint32_t root[256];
 };
 
-/* false: out of memory. trie_link is called after the last string, and before any step. */
+/* false: out of memory. trie_link comes after the last string, and before any step. */
 bool trie_start(struct mask_trie *t);
 bool trie_insert(struct mask_trie *t, const unsigned char *data, size_t len,
     uint16_t label);
 bool trie_link(struct mask_trie *t);
 void trie_wipe(struct mask_trie *t);
 
-/* The node for the longest suffix, of what leads to `node` and then `byte`, that is in the
- * trie: 0 when none is. */
+/* The node for the longest suffix, of what leads to `node` and then `byte`, that is in
+ * the trie: 0 when none is. */
 uint32_t trie_step(const struct mask_trie *t, uint32_t node, unsigned char byte);
 /* The longest string that ends at a node with TRIE_ENDS, by its last node. */
 uint32_t trie_match(const struct mask_trie *t, uint32_t node);

@@ -18,7 +18,7 @@
 
 enum { IN, OUT, ERR, PIPES };
 
-/* Lives until its userdata lets go, libuv has closed its handles and the child was reaped. */
+/* Lives until its userdata lets go, its handles are closed and the child was reaped. */
 struct child {
 	struct loop_owner owner;
 	uv_process_t process;
@@ -138,9 +138,9 @@ write_cb(uv_write_t *req, int status)
 
 /* Starting */
 
-/* Opens the child's stdin, stdout and stderr: ours[] become pipes of the loop, theirs[] are
- * left to the caller. Real pipes, since a command may open /dev/stdout, which a socket (what
- * libuv would make) refuses. Returns 0 or an errno. */
+/* Opens the child's stdin, stdout and stderr: ours become pipes of the loop, theirs[] are
+ * left to the caller. Real pipes, since a command may open /dev/stdout, which a socket
+ * (what libuv would make) refuses. Returns 0 or an errno. */
 static int
 open_pipes(struct child *c, int theirs[PIPES])
 {
@@ -182,7 +182,7 @@ start(struct child *c, uv_loop_t *uv, char **argv, char **env, const char *cwd)
 		options.stdio_count = PIPES;
 		options.stdio = stdio;
 		c->holders++;
-		/* What the host itself inherited or a library opened is not the command's. */
+		/* what the host inherited or a library opened is not the command's */
 		close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
 		error = -uv_spawn(uv, &c->process, &options);
 		if (error != 0)
@@ -241,8 +241,8 @@ check_item(lua_State *L, int arg, const char *what)
 	const char *s;
 
 	if (lua_type(L, -1) != LUA_TSTRING)
-		luaL_argerror(L, arg, lua_pushfstring(L, "%s must be a string, not a %s", what,
-		    luaL_typename(L, -1)));
+		luaL_argerror(L, arg, lua_pushfstring(L, "%s must be a string, not a %s",
+		    what, luaL_typename(L, -1)));
 	s = lua_tolstring(L, -1, &len);
 	if (strlen(s) != len)
 		luaL_argerror(L, arg, lua_pushfstring(L, "%s holds a zero byte", what));
@@ -258,7 +258,10 @@ push_argv(lua_State *L, int idx)
 
 	luaL_checktype(L, idx, LUA_TTABLE);
 	n = (lua_Integer)lua_rawlen(L, idx);
-	luaL_argcheck(L, n > 0, idx, "a command is needed");
+	if (n == 0) {
+		luaL_argerror(L, idx, "a command is needed");
+		return NULL;
+	}
 	argv = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *argv, 0);
 	for (i = 0; i < n; i++) {
 		lua_rawgeti(L, idx, i + 1);
@@ -270,7 +273,7 @@ push_argv(lua_State *L, int idx)
 	return argv;
 }
 
-/* Pushes opts.env or an empty table, a table that holds the new strings, and the vector. */
+/* Pushes opts.env or an empty table, a table with the new strings, and the vector. */
 static char **
 push_env(lua_State *L, int idx, bool clear)
 {
@@ -401,7 +404,7 @@ read_k(lua_State *L, int status, lua_KContext ctx)
 	if (c == NULL)
 		return closed_meanwhile(L, "read");
 	for (n = 0; n < 2; n++) {
-		/* in turn, so that a command that floods one pipe cannot hide the other */
+		/* in turn, so that a flood in one pipe cannot hide the other */
 		i = OUT + (s->turn + n) % 2;
 		if (c->unread[i].len == 0)
 			continue;
@@ -611,8 +614,8 @@ stream_kill(lua_State *L)
 	struct child *c = check_stream(L)->child;
 	int signum = check_signal(L, 2), error;
 
-	/* Once it was reaped the number may belong to others, unless somebody of the group
-	 * is left to hold the pipes. */
+	/* Once it was reaped the number may belong to others, unless somebody of the
+	 * group is left to hold the pipes. */
 	if (c->exited && c->eof[OUT] && c->eof[ERR])
 		return lb_fail_errno(L, "process", "kill", ESRCH);
 	if (kill(-c->pid, signum) != 0) {

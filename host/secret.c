@@ -98,8 +98,8 @@ secret_concat(lua_State *L)
 {
 	int idx = luaL_testudata(L, 1, SECRET) != NULL ? 1 : 2;
 
-	return luaL_error(L, "[secret %s] cannot become part of a string; hand it over as it "
-	    "is, for instance as stdin", check_secret(L, idx)->data);
+	return luaL_error(L, "[secret %s] cannot become part of a string; hand it over "
+	    "as it is, for instance as stdin", check_secret(L, idx)->data);
 }
 
 static int
@@ -130,7 +130,7 @@ push_metatable(lua_State *L)
 	lua_setfield(L, -2, "__metatable");
 }
 
-/* The newline at the end of a file that holds a secret is not what makes it long enough. */
+/* The newline at the end of a file with a secret is not what makes it long enough. */
 static size_t
 length_that_counts(const char *data, size_t len)
 {
@@ -152,8 +152,9 @@ lb_secret_push(lua_State *L, const char *name, const void *data, size_t len)
 		if ((unsigned char)name[i] < ' ' || name[i] == 0x7f)
 			luaL_error(L, "the name of a secret holds a control character");
 	if (length_that_counts(data, len) < SHORTEST)
-		luaL_error(L, "secret %s is too short: fewer than %d bytes cannot be masked",
-		    name, SHORTEST);
+		luaL_error(L,
+		    "secret %s is too short: fewer than %d bytes cannot be masked", name,
+		    SHORTEST);
 	s = lua_newuserdatauv(L, sizeof *s + name_len + 1 + len, 0);
 	s->id = 0;
 	s->masker = masker;

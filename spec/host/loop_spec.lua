@@ -1,4 +1,4 @@
--- Tasks and waits: host.task, host.sleep, and how a run of the loop ends.
+-- loop_spec.lua: Tasks and waits: host.task, host.sleep, and how a run of the loop ends.
 
 local host = require "host"
 local process = require "process"

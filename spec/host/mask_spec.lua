@@ -1,4 +1,4 @@
--- The masker, by whole texts (host.mask) and by streams (host.mask_stream).
+-- mask_spec.lua: The masker, by whole texts (host.mask) and by streams (host.mask_stream).
 
 local host = require "host"
 

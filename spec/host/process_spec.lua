@@ -1,4 +1,4 @@
--- Local commands as streams.
+-- process_spec.lua: Local commands as streams.
 
 local host = require "host"
 local process = require "process"

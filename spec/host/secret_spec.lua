@@ -1,4 +1,4 @@
--- Secrets: what Lua can and cannot do with them.
+-- secret_spec.lua: Secrets: what Lua can and cannot do with them.
 
 local host = require "host"
 local process = require "process"
