@@ -446,7 +446,9 @@ function engine.execute(run)
     end
     connect(run)
     if not run.parent and run.spec then lock.take(run) end
-    if not run.resumed then preflight(run) end
+    run.began = next(run.step_rows) ~= nil or next(run.effects) ~= nil
+    if not run.began then preflight(run) end
+    run.began = true
     for _, step in ipairs(run.steps) do do_step(run, step) end
   end)
   local status, exit, err = "done", #run.warnings > 0 and 3 or 0, nil
@@ -460,6 +462,8 @@ function engine.execute(run)
     elseif err.code == "script" or err.code == "internal" then status, exit = "failed", 1
     else status, exit = "failed", 5 end
   end
+  -- Refused before its first step: nothing was touched, there is nothing to resume.
+  if not run.began and status == "failed" then status = "refused" end
   local keep = status == "doubt" or err and err.code == "detached" or after_job_open(run)
   local summary = {
     status = status, exit = exit, changed = run.changed, unchanged = run.unchanged,
@@ -486,7 +490,7 @@ function engine.execute(run)
 end
 
 function engine.next_command(run, status, err)
-  if status == "done" then return nil end
+  if status == "done" or status == "refused" then return nil end
   if status == "doubt" then
     return ("lbrun settle %s %s --done|--redo|--fail --reason TEXT"):format(run.id, err.step or "STEP")
   end

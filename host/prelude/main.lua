@@ -184,7 +184,7 @@ function commands.resume(cli)
     row = list[1]
   end
   if row.parent then util.raise("usage", ("%s is a child: resume its parent %s"):format(row.id, row.parent)) end
-  if row.status == "done" or row.status == "abandoned" or row.status == "undone" then
+  if row.status == "done" or row.status == "abandoned" or row.status == "undone" or row.status == "refused" then
     util.raise("usage", ("run %s is %s: there is nothing to resume"):format(row.id, row.status))
   end
   local pid = lock.alive(j, row)

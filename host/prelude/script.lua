@@ -170,6 +170,34 @@ local function located(err, closure)
   return util.error("runbook", text, { source = closure.main })
 end
 
+-- parallel{ fn, ..., limit = N } -> list of what each fn returned. All of them end before
+-- the first failure is raised.
+local function parallel(list)
+  local limit, next_one, results, failure = list.limit or 4, 1, {}, nil
+  for i, fn in ipairs(list) do
+    if type(fn) ~= "function" then error(("parallel: item %d is a %s, not a function"):format(i, type(fn)), 2) end
+  end
+  local function worker()
+    while next_one <= #list do
+      local i = next_one
+      next_one = i + 1
+      local fine, result = pcall(list[i])
+      if fine then results[i] = result else failure = failure or result end
+    end
+  end
+  local tasks = {}
+  for i = 1, math.min(limit, #list) do tasks[i] = host.task(worker) end
+  for _, task in ipairs(tasks) do
+    local ok, err
+    repeat
+      ok, err = task:join()
+    until ok or type(err) ~= "table" or err.code ~= "interrupted" or host.interrupted() >= 2
+    if not ok then failure = failure or err end
+  end
+  if failure then error(failure, 0) end
+  return results
+end
+
 -- script.environment(closure) -> env. Each library file is loaded once, when first named.
 function script.environment(closure)
   local env = host.sandbox_env()
@@ -185,7 +213,8 @@ function script.environment(closure)
   env.quote, env.argv, env.diff = util.quote, util.argv, diff
   env.duration, env.last_lines, env.did_you_mean = util.duration, util.last_lines, util.did_you_mean
   env.sorted_keys = util.keys
-  env.reveal = nil
+  env.parallel = parallel
+  env.sleep = function(seconds) return util.check(host.sleep(util.duration(seconds))) end
   env.fail = function(code, message, fields) util.raise(code, message, fields) end
 
   local function load_file(name)

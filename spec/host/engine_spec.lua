@@ -323,6 +323,22 @@ return runbook { name = "impure", summary = "x",
     assert.equal(64, #r.last.head)
   end)
 
+  it("runs commands side by side on one target, and raises the first failure after all have ended", function()
+    local path = one_step [[apply = function(ctx)
+      local list = {}
+      for i = 1, 6 do list[i] = function() return ctx.target:run("sleep 0.3; echo " .. i .. " >>" .. p.dir .. "/log; echo " .. i).stdout end end
+      local got = parallel(list)
+      for i = 1, 6 do if got[i] ~= i .. "\\n" then fail("order", "result " .. i .. " is " .. got[i]) end end
+      local ok, err = pcall(parallel, { function() fail("boom", "boom") end, function() sleep "0.2s" ctx.target:run("echo last >>" .. p.dir .. "/log") end })
+      if ok or err.code ~= "boom" then fail("raise", "parallel did not raise") end
+    end]]
+    local began = os.time()
+    local r = home.run(("%s dir=%s %s"):format(path, home.work, local_target))
+    assert.equal(0, r.exit, r.err)
+    assert.equal(7, lines_of(home.work .. "/log"))
+    assert.is_true(os.time() - began < 3)
+  end)
+
   it("parks on the first Ctrl-C at the next safe place (130) and goes on from there", function()
     local path = home.runbook("slow", [[return runbook { name = "slow", summary = "x", params = { dir = param.string {} },
       steps = function(p) return {
@@ -352,7 +368,8 @@ return runbook { name = "impure", summary = "x",
 
   it("runs one runbook on many targets at once and gives the worst exit", function()
     local path = home.runbook("many", [[return runbook { name = "many", summary = "x", steps = { step { name = "s", apply = function(ctx) ctx.target:run "true" end } } }]])
-    local r = home.run(("%s -t local: -t ssh://nobody@127.0.0.1:1 --allow-local-root"):format(path))
+    support.sh(("ssh-keygen -q -t ed25519 -N '' -f %s/key"):format(home.dir))
+    local r = home.run(("%s -t local: -t ssh://nobody@127.0.0.1:1 --allow-local-root -i %s/key"):format(path, home.dir))
     assert.equal(4, r.exit, r.err)
     assert.matches("done", r.out)
   end)
