@@ -102,7 +102,7 @@ base_build() {
 	export http_proxy=${http_proxy:-$(apt-config dump | sed -n 's/^Acquire::http::Proxy "\(.*\)";/\1/p')}
 	[ -n "$http_proxy" ] || unset http_proxy
 	{
-		debootstrap --variant=minbase --keyring="$keyring" \
+		unshare -m debootstrap --variant=minbase --keyring="$keyring" \
 			--include="$(paste -s -d , "$here/image-packages")" \
 			"$release" "$tmp" "$uri" 9>&- 8>&- &&
 			base_settle "$release" "$tmp" &&

@@ -37,7 +37,8 @@ image_base() {
 	local tar=$1 tmp=$1.d uri
 	uri=$(apt_sources bookworm | awk '$2 == "bookworm" { print $1; exit }')
 	rm -rf --one-file-system "$tmp"
-	debootstrap --variant=minbase --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
+	unshare -m debootstrap --variant=minbase \
+		--keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
 		bookworm "$tmp" "$uri" || return 1
 	apt_sources bookworm | sed 's/^/deb /' >"$tmp/etc/apt/sources.list"
 	apt_options >"$tmp/etc/apt/apt.conf.d/99sandbox"

@@ -23,7 +23,7 @@ wait_boot() {
 		[ "$word" != failed ] || die "$name did not start: $(tail -n 1 "$dir/keep.log")"
 		[ "$count" -ge "$want" ] || continue
 		[ "$word" = on ] || die "$name switched itself off; its console: $dir/console.log"
-		state=$(inside systemctl is-system-running 2>/dev/null)
+		state=$(inside timeout 20 systemctl is-system-running 2>/dev/null)
 		case $state in
 		running) return 0 ;;
 		degraded)
@@ -61,6 +61,13 @@ inside() {
 	nsenter -t "$pid" -m -u -i -n -p -C -- /usr/bin/env -i \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		HOME=/root LANG=C.UTF-8 TERM="${TERM:-dumb}" /bin/sh -c 'cd / && exec "$@"' sh "$@"
+}
+
+# order SIGNAL: systemd's own signals for poweroff and reboot work without D-Bus.
+order() {
+	local pid
+	pid=$(leader) || die "$name is switched off"
+	kill -s "$1" "$pid" || die "the first process of $name takes no signal"
 }
 
 cmd_up() {
@@ -105,7 +112,13 @@ cmd_up() {
 	address=$subnet.$index
 	write_conf
 	unlock
-	lay_out
+	if ! (lay_out); then
+		lock
+		take_down
+		tidy
+		unlock
+		exit 1
+	fi
 	run_vps
 	say "$name: $release at $address, up in $(($(now_ms) - t)) ms"
 }
@@ -152,6 +165,11 @@ free_index() {
 
 # take_down NAME [keep-conf]: ends the VPS's processes and takes its files away.
 take_down() {
+	local pid
+	# A keeper that has only just begun is not in its control group yet.
+	if pid=$(live_pid "$dir/keep.pid"); then
+		kill -KILL "$pid"
+	fi
 	if ! cgroup_do "$id" kill || ! cgroup_do "$id" remove; then
 		die "some process of $name does not end (control group $id)"
 	fi
@@ -183,11 +201,14 @@ cmd_down() {
 			fi
 		done
 	fi
-	rmdir "$home/vps" 2>/dev/null
-	if [ ! -d "$home/vps" ]; then
-		net_down
-	fi
+	tidy
 	unlock
+}
+
+# The last one out takes the network down.
+tidy() {
+	rmdir "$home/vps" 2>/dev/null
+	[ -d "$home/vps" ] || net_down
 }
 
 cmd_list() {
@@ -241,7 +262,7 @@ cmd_reboot() {
 	local n
 	load "${1:-}"
 	n=$(boots) || exit 1
-	inside systemctl --no-block reboot
+	order RTMIN+5
 	wait_boot $((n + 1))
 }
 
@@ -257,7 +278,8 @@ wait_off() {
 
 cmd_stop() {
 	load "${1:-}"
-	inside systemctl --no-block poweroff && wait_off
+	order RTMIN+4
+	wait_off
 }
 
 # Power loss: every process of the VPS is gone at once, nothing is told before.
@@ -306,7 +328,7 @@ cmd_scan() {
 	pid=$(outside_up) || exit 1
 	unlock
 	ports=$*
-	timeout 300 nsenter -t "$pid" -n nmap -Pn -n -sS -T4 --max-retries 2 \
+	timeout 300 nsenter -t "$pid" -n nmap -Pn -n -sS --send-ip --disable-arp-ping -T4 --min-rate 5000 --max-retries 1 \
 		-p "${ports// /,}" -oX - "$address" 2>/dev/null |
 		sed 's/<port /\n&/g' |
 		sed -n 's/.*portid="\([0-9]*\)"><state state="\([a-z|]*\)".*/\1 \2/p

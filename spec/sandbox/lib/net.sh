@@ -94,17 +94,19 @@ outside_up() {
 }
 
 # net_attach PID LINK HOSTPART: an eth0 in PID's namespace, LINK its end on the bridge.
-# PID is still in our own namespace for a moment after its start.
+# PID is still in our own namespace for a moment after its start. The hardware address is
+# the same after a reboot, or this machine would talk to the old one for some seconds.
 net_attach() {
-	local pid=$1 link=$2 part=$3 i own
+	local pid=$1 link=$2 part=$3 i own mac
 	own=$(readlink /proc/self/ns/net)
 	for ((i = 0; i < 100; i++)); do
 		[ "$(readlink "/proc/$pid/ns/net")" = "$own" ] || break
 		sleep 0.02
 	done
+	printf -v mac '02:4c:42:%02x:00:%02x' "${bridge#lbr}" "$part"
 	ip link del "$link" 2>/dev/null
 	ip link add "$link" mtu "$(uplink_mtu)" type veth \
-		peer name eth0 mtu "$(uplink_mtu)" netns "$pid" || return 1
+		peer name eth0 address "$mac" mtu "$(uplink_mtu)" netns "$pid" || return 1
 	ip link set "$link" master "$bridge" up
 	# shellcheck disable=SC2016
 	nsenter -t "$pid" -n sh -c '
