@@ -170,8 +170,7 @@ insert_run(struct journal *j, const struct journal_run *r, char (*sums)[65],
 	}
 	if (!journal_do(j, "INSERT INTO runs(id, name, runbook, section, subject, "
 	    "target, params, params_digest, options, request_id, parent, parent_step, "
-	    "interface, "
-	    "steps_digest, closure, status, created) "
+	    "interface, steps_digest, closure, status, created) "
 	    "VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'open',?)", "sssssststsssissr",
 	    r->id, r->name, r->runbook, r->section, r->subject, r->target, r->params,
 	    r->params_digest, r->options, r->request_id, r->parent, r->parent_step,
@@ -192,13 +191,13 @@ journal_run_create(struct journal *j, const struct journal_run *r, bool *existin
 	char (*sums)[65] = calloc(r->nsources + 1, sizeof *sums);
 	char digest[65];
 	bool ok = false;
-	int rc;
 
 	*existing = false;
 	if (sums == NULL)
 		return journal_fail(j, "memory", "%s: out of memory", j->path);
 	if (closure(j, r, sums, digest) && journal_begin(j)) {
-		rc = requested(j, r);
+		int rc = requested(j, r);
+
 		*existing = rc == 1;
 		ok = rc == 0 && insert_run(j, r, sums, digest);
 		ok = journal_end(j, ok) || rc == 1;
@@ -246,10 +245,10 @@ journal_step_set(struct journal *j, const char *run, const char *step,
 	if (!begin(j, run))
 		return false;
 	n = row_number(j, journal_sql(j, "INSERT INTO steps(run, step, idx, title, "
-	    "status, class, attempt, message, started, updated) VALUES(?1, ?2, "
-	    "coalesce(?3, 0), "
-	    "?4, coalesce(?5, 'pending'), ?6, ?7, ?8, ?9, ?9) ON CONFLICT(run, step) DO "
-	    "UPDATE SET idx = coalesce(?3, idx), title = coalesce(?4, title), "
+	    "status, class, attempt, message, started, updated) "
+	    "VALUES(?1, ?2, coalesce(?3, 0), ?4, coalesce(?5, 'pending'), ?6, ?7, ?8, "
+	    "?9, ?9) ON CONFLICT(run, step) DO UPDATE SET "
+	    "idx = coalesce(?3, idx), title = coalesce(?4, title), "
 	    "status = coalesce(?5, status), class = coalesce(?6, class), "
 	    "attempt = coalesce(?7, attempt), message = coalesce(?8, message), "
 	    "updated = ?9 RETURNING n", "ssisssitr", run, step, s->idx, s->title,
@@ -270,15 +269,14 @@ journal_effect_begin(struct journal *j, const char *run, const char *step,
 		return false;
 	n = row_number(j, journal_sql(j, "INSERT INTO effects(run, step, effect, "
 	    "attempt, idx, resource, status, intent, before, undoable, started) "
-	    "VALUES(?1, ?2, ?3, 1 + coalesce((SELECT max(attempt) FROM effects WHERE "
-	    "run = ?1 AND step = ?2 "
-	    "AND effect = ?3), 0), ?4, ?5, 'open', ?6, ?7, ?8, ?9) RETURNING n",
+	    "VALUES(?1, ?2, ?3, 1 + coalesce((SELECT max(attempt) FROM effects "
+	    "WHERE run = ?1 AND step = ?2 AND effect = ?3), 0), ?4, ?5, 'open', "
+	    "?6, ?7, ?8, ?9) RETURNING n",
 	    "sssisttir", run, step, effect, idx, resource, intent, before,
 	    (long long)undoable, now()), "effect", effect);
 	ok = n != 0 && journal_sql(j, "SELECT json_object('step', step, 'effect', "
 	    "effect, 'resource', resource, 'attempt', attempt), attempt FROM effects "
-	    "WHERE n = ?",
-	    "i", n) == 1;
+	    "WHERE n = ?", "i", n) == 1;
 	if (ok) {
 		*attempt = journal_int(j, 1);
 		ok = append_json(j, run, "effect.begin", journal_str(j, 0), "effects", n);
@@ -300,8 +298,7 @@ journal_effect_end(struct journal *j, const char *run, const char *step,
 	    "output = coalesce(?5, output), message = coalesce(?6, message), ended = ?7 "
 	    "WHERE n = (SELECT n FROM effects WHERE run = ?1 AND step = ?2 AND "
 	    "effect = ?3 ORDER BY attempt DESC LIMIT 1) RETURNING n", "ssssttr", run,
-	    step, effect,
-	    status, output, message, now()), "begun effect", effect);
+	    step, effect, status, output, message, now()), "begun effect", effect);
 	ok = n != 0 && journal_sql(j, "SELECT json_object('step', step, 'effect', "
 	    "effect, 'attempt', attempt, 'status', status, 'message', message) "
 	    "FROM effects WHERE n = ?", "i", n) == 1 &&
@@ -514,10 +511,9 @@ journal_query(struct journal *j, enum journal_query q, const char *a, const char
 		    "coalesce(e.resource, f.resource) AS resource, e.status, "
 		    "e.attempt, e.intent, f.before, e.undoable, e.output, e.message, "
 		    "e.started, e.ended FROM effects f JOIN effects e ON e.n = (SELECT n "
-		    "FROM effects WHERE run = f.run AND step = f.step AND effect = "
-		    "f.effect "
-		    "ORDER BY attempt DESC LIMIT 1) WHERE f.run = ?1 AND f.attempt = 1 "
-		    "AND (?2 IS NULL OR f.step = ?2) ORDER BY f.n",
+		    "FROM effects WHERE run = f.run AND step = f.step AND "
+		    "effect = f.effect ORDER BY attempt DESC LIMIT 1) WHERE f.run = ?1 "
+		    "AND f.attempt = 1 AND (?2 IS NULL OR f.step = ?2) ORDER BY f.n",
 		[JOURNAL_SOURCES] = "SELECT path, sha256, size FROM run_sources JOIN "
 		    "sources USING(sha256) WHERE run = ? ORDER BY path",
 		[JOURNAL_SOURCE] = "SELECT body FROM run_sources JOIN sources "

@@ -149,12 +149,13 @@ static bool
 verify_state(struct journal *j, size_t i)
 {
 	long long events, rows = 0;
-	int rc, last;
 	char hex[65];
+	int rc;
 
 	for (rc = journal_sql(j, state[i].all, ""); rc == 1; rc = journal_next(j)) {
+		int last = journal_columns(j) - 1;
+
 		rows++;
-		last = journal_columns(j) - 1;
 		j->nscratch = 0;
 		if (!journal_put_row(j, 0, last) || !journal_digest(j, hex))
 			return false;
@@ -179,29 +180,32 @@ verify_state(struct journal *j, size_t i)
 static bool
 verify_closures(struct journal *j)
 {
-	char run[128] = "", closure[65] = "", hex[65];
-	bool more, ok = true;
+	char id[128] = "", closure[65] = "", hex[65];
+	long long n = 0; /* of the run whose sources are being gathered */
+	bool ok = true;
 	int rc;
 
 	j->nscratch = 0;
-	rc = journal_sql(j, "SELECT r.id, r.closure, s.path, b.sha256 FROM runs r "
+	rc = journal_sql(j, "SELECT r.n, r.id, r.closure, s.path, b.sha256 FROM runs r "
 	    "LEFT JOIN run_sources s ON s.run = r.id "
 	    "LEFT JOIN sources b ON b.sha256 = s.sha256 ORDER BY r.n, s.path", "");
 	do {
-		more = rc == 1;
-		if (run[0] != '\0' && (!more || strcmp(run, journal_str(j, 0)) != 0)) {
+		bool more = rc == 1;
+
+		if (n != 0 && (!more || journal_int(j, 0) != n)) {
 			if (!journal_digest(j, hex))
 				return false;
 			if (strcmp(hex, closure) != 0)
 				return journal_fail(j, "chain",
 				    "%s: the stored sources of run %s were changed",
-				    j->path, run);
+				    j->path, id);
 		}
 		if (!more)
 			break;
-		snprintf(run, sizeof run, "%s", journal_str(j, 0));
-		snprintf(closure, sizeof closure, "%s", journal_str(j, 1));
-		ok = journal_put_row(j, 2, 4);
+		n = journal_int(j, 0);
+		snprintf(id, sizeof id, "%s", journal_str(j, 1));
+		snprintf(closure, sizeof closure, "%s", journal_str(j, 2));
+		ok = journal_put_row(j, 3, 5);
 		rc = journal_next(j);
 	} while (ok);
 	return ok && rc == 0;

@@ -68,10 +68,10 @@ static const char *const migrations[] = {
 	/* A row an attempt: what an attempt found and meant is never overwritten. */
 	"CREATE TABLE effects(n INTEGER PRIMARY KEY, run TEXT NOT NULL"
 	" REFERENCES runs(id), step TEXT NOT NULL, effect TEXT NOT NULL,"
-	" attempt INTEGER NOT NULL, idx INTEGER, resource TEXT, status TEXT NOT NULL, "
-	"intent TEXT, before TEXT,"
-	" undoable BOOLEAN NOT NULL, output TEXT, message TEXT, started REAL NOT NULL,"
-	" ended REAL, UNIQUE(run, step, effect, attempt));"
+	" attempt INTEGER NOT NULL, idx INTEGER, resource TEXT, status TEXT NOT NULL,"
+	" intent TEXT, before TEXT, undoable BOOLEAN NOT NULL, output TEXT,"
+	" message TEXT, started REAL NOT NULL, ended REAL,"
+	" UNIQUE(run, step, effect, attempt));"
 
 	"CREATE TABLE pins(n INTEGER PRIMARY KEY, run TEXT NOT NULL REFERENCES runs(id),"
 	" target TEXT NOT NULL, json TEXT NOT NULL, UNIQUE(run, target));"
@@ -80,10 +80,9 @@ static const char *const migrations[] = {
 	"CREATE TABLE fingerprints(n INTEGER PRIMARY KEY, run TEXT NOT NULL"
 	" REFERENCES runs(id), name TEXT NOT NULL, hex TEXT NOT NULL, UNIQUE(run, name));"
 	"CREATE TABLE leases(target TEXT PRIMARY KEY, run TEXT NOT NULL"
-	" REFERENCES runs(id), pid INTEGER NOT NULL, start_time INTEGER NOT NULL, "
-	"boot_id TEXT NOT NULL,"
-	" host TEXT NOT NULL, ttl REAL NOT NULL, taken REAL NOT NULL,"
-	" heartbeat REAL NOT NULL) WITHOUT ROWID;",
+	" REFERENCES runs(id), pid INTEGER NOT NULL, start_time INTEGER NOT NULL,"
+	" boot_id TEXT NOT NULL, host TEXT NOT NULL, ttl REAL NOT NULL,"
+	" taken REAL NOT NULL, heartbeat REAL NOT NULL) WITHOUT ROWID;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 
@@ -543,9 +542,10 @@ static bool
 claim(struct journal *j, unsigned flags)
 {
 	struct stat st;
-	int fd;
 
 	if ((flags & JOURNAL_CREATE) != 0 && !j->readonly) {
+		int fd;
+
 		if (!make_folder(j))
 			return false;
 		fd = open(j->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,

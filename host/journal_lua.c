@@ -262,6 +262,7 @@ l_open(lua_State *L)
 {
 	static const char *const names[] = { "readonly", "create", NULL };
 	const char *path = NULL;
+	char *usual = NULL;
 	struct journal_error err;
 	unsigned flags;
 	struct box *b;
@@ -279,16 +280,11 @@ l_open(lua_State *L)
 	b = lua_newuserdatauv(L, sizeof *b, 0);
 	memset(b, 0, sizeof *b);
 	luaL_setmetatable(L, JOURNAL);
-	if (path == NULL) {
-		char *usual = journal_default_path();
-
-		if (usual == NULL)
-			return lb_fail(L, MODULE, "open", "not_found",
-			    "there is no home folder for a journal: use --journal FILE");
-		b->j = journal_open(usual, flags, &err);
-		free(usual);
-	} else
-		b->j = journal_open(path, flags, &err);
+	if (path == NULL && (path = usual = journal_default_path()) == NULL)
+		return lb_fail(L, MODULE, "open", "not_found",
+		    "there is no home folder for a journal: use --journal FILE");
+	b->j = journal_open(path, flags, &err);
+	free(usual);
 	if (b->j == NULL)
 		return lb_fail(L, MODULE, "open", err.code, "%s", err.message);
 	return 1;
@@ -767,11 +763,12 @@ l_fingerprint(lua_State *L)
 
 /* Leases */
 
+/* A refusal names the holder. */
 static int
-locked(lua_State *L, struct journal *j, const char *target, const char *op)
+leased(lua_State *L, struct journal *j, bool ok, const char *target, const char *op)
 {
-	bool holder = strcmp(journal_error(j)->code, "locked") == 0;
-	int n = fail(L, j, op);
+	bool holder = !ok && strcmp(journal_error(j)->code, "locked") == 0;
+	int n = done(L, j, ok, op);
 
 	if (holder &&
 	    one_row(L, j, journal_query(j, JOURNAL_LEASE, target, NULL), op) == 1)
@@ -799,9 +796,8 @@ l_lease_take(lua_State *L)
 	o.start_time = need_integer(L, 4, "start_time");
 	o.boot_id = need_name(L, 4, "boot_id");
 	o.host = need_name(L, 4, "host");
-	if (!journal_lease_take(j, target, run, &o, ttl))
-		return locked(L, j, target, "lease_take");
-	return done(L, j, true, "lease_take");
+	return leased(L, j, journal_lease_take(j, target, run, &o, ttl), target,
+	    "lease_take");
 }
 
 /* j:lease_beat(target, run)
@@ -813,9 +809,8 @@ l_lease_beat(lua_State *L)
 	struct journal *j = check(L);
 	const char *target = name(L, 2);
 
-	if (!journal_lease_beat(j, target, name(L, 3)))
-		return locked(L, j, target, "lease_beat");
-	return done(L, j, true, "lease_beat");
+	return leased(L, j, journal_lease_beat(j, target, name(L, 3)), target,
+	    "lease_beat");
 }
 
 /* j:lease_drop(target, run)
@@ -828,9 +823,8 @@ l_lease_drop(lua_State *L)
 	struct journal *j = check(L);
 	const char *target = name(L, 2);
 
-	if (!journal_lease_drop(j, target, name(L, 3)))
-		return locked(L, j, target, "lease_drop");
-	return done(L, j, true, "lease_drop");
+	return leased(L, j, journal_lease_drop(j, target, name(L, 3)), target,
+	    "lease_drop");
 }
 
 /* j:lease(target)

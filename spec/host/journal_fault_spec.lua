@@ -322,6 +322,12 @@ describe("two processes on one journal #unit", function()
 end)
 
 describe("a full disk #unit", function()
+  -- The child alone sees it, and it goes with the child.
+  local function small_disk(bytes, prepare)
+    return ("unshare -m sh -c 'mkdir -p %s/disk && mount -t tmpfs -o size=%d,mode=700 t %s/disk && %s && exec \"$@\"' sh"):format(
+      dir, bytes, dir, prepare or "true")
+  end
+
   it("loses nothing that was said to be stored, and stores nothing by half", function()
     if host.uid() ~= 0 then return pending "needs root to mount a small disk" end
     local out, status = child([[
@@ -348,8 +354,8 @@ describe("a full disk #unit", function()
       assert(os.remove(path:match "(.*)/" .. "/ballast"))
       assert(j:event("R1", "note", ("y"):rep(3000)))
       assert.same({ true, written + 1 }, { j:verify() })]],
-      { path = dir .. "/disk/journal.db", wrap = ("unshare -m sh -c 'mkdir %s/disk && mount -t tmpfs -o size=400k,mode=700 t %s/disk && " ..
-        "head -c 100000 /dev/zero >%s/disk/ballast && exec \"$@\"' sh"):format(dir, dir, dir) })
+      { path = dir .. "/disk/journal.db",
+        wrap = small_disk(400 * 1024, "head -c 100000 /dev/zero >" .. dir .. "/disk/ballast") })
     assert.equal(0, status, out)
   end)
 
@@ -359,8 +365,7 @@ describe("a full disk #unit", function()
       local out, status = child([[
         local j, err = journal.open(path)
         assert.equal("full", err and err.code, err and err.message)]],
-        { path = dir .. "/disk/journal.db", wrap = ("unshare -m sh -c 'mkdir -p %s/disk && mount -t tmpfs -o size=%d,mode=700 t %s/disk && " ..
-          "exec \"$@\"' sh"):format(dir, size, dir) })
+        { path = dir .. "/disk/journal.db", wrap = small_disk(size) })
       assert.equal(0, status, size .. ": " .. out)
     end
   end)
