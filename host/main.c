@@ -1,12 +1,8 @@
 /* main.c: from argv to exit status. What a command does is in the prelude. */
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <lauxlib.h>
 
@@ -14,19 +10,6 @@
 #include "runtime.h"
 
 enum { EXIT_INTERNAL = 1, EXIT_USAGE = 2, EXIT_PIPE = 141 };
-
-/* The first thing that opens a file must not get a standard descriptor. */
-static void
-open_standard_fds(void)
-{
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd > STDERR_FILENO)
-		close(fd);
-}
 
 /* Help and version hold no secret and need no Lua. */
 static int
@@ -76,14 +59,10 @@ act(struct cli *cli, enum cli_result result)
 int
 main(int argc, char **argv)
 {
-	/* A core file would hold every secret. */
-	const struct rlimit no_core = { 0, 0 };
 	struct cli cli;
 	int status;
 
-	open_standard_fds();
-	signal(SIGPIPE, SIG_IGN);
-	setrlimit(RLIMIT_CORE, &no_core);
+	runtime_prepare();
 	status = act(&cli, cli_parse(&cli, argc, argv));
 	cli_free(&cli);
 	return status;

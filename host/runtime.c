@@ -3,10 +3,12 @@
 #include "runtime.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <lauxlib.h>
@@ -89,6 +91,7 @@ static int
 body(lua_State *L)
 {
 	struct runtime *r = lua_touserdata(L, 1);
+	lua_Integer status;
 	int nargs, isint;
 
 	lua_settop(L, 0);
@@ -113,10 +116,23 @@ body(lua_State *L)
 		report_protected(L, r);
 		return 0;
 	}
-	r->status = (int)lua_tointegerx(L, 2, &isint);
-	if (!isint)
+	status = lua_tointegerx(L, 2, &isint);
+	if (!isint || status < 0 || status > 255)
 		return luaL_error(L, "no exit status came back");
+	r->status = (int)status;
 	return 0;
+}
+
+/* What went wrong outside of the main task; there may be no masked output yet. */
+static void
+report_start(lua_State *L)
+{
+	char line[1024];
+	const char *why = lua_tostring(L, -1);
+
+	snprintf(line, sizeof line, "lbrun: internal: %s\n", why != NULL ? why : "no reason");
+	if (hostlib_write(L, STDERR_FILENO, line, strlen(line)) == EBADF)
+		fputs(line, stderr);
 }
 
 /* A reader of standard output that went away is told by the status alone. */
@@ -143,6 +159,23 @@ finish_output(lua_State *L, struct runtime *r)
 	hostlib_finish(L, STDERR_FILENO);
 }
 
+void
+runtime_prepare(void)
+{
+	/* A core file would hold every secret. */
+	const struct rlimit no_core = { 0, 0 };
+	int fd;
+
+	/* The first thing that opens a file must not get a standard descriptor. */
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+	signal(SIGPIPE, SIG_IGN);
+	setrlimit(RLIMIT_CORE, &no_core);
+}
+
 int
 runtime_run(bool searching, int (*push)(lua_State *L, void *arg), void *arg)
 {
@@ -159,7 +192,7 @@ runtime_run(bool searching, int (*push)(lua_State *L, void *arg), void *arg)
 		lua_pushcfunction(L, body);
 		lua_pushlightuserdata(L, &r);
 		if (lua_pcall(L, 1, 0, 0) != LUA_OK)
-			fprintf(stderr, "lbrun: internal: %s\n", lua_tostring(L, -1));
+			report_start(L);
 		finish_output(L, &r);
 	}
 	state_close(L);

@@ -7,6 +7,10 @@
 
 #include <lua.h>
 
+/* What every program of the host does first: standard descriptors are open, no core file,
+ * a reader that goes away is an error and no signal. */
+void runtime_prepare(void);
+
 /* `push` leaves a function and its arguments on the stack and returns how many arguments;
  * it may raise. That function runs as the main task, and the integer it returns is the
  * exit status; when it fails that is 1, with the masked error on standard error.

@@ -20,12 +20,12 @@ function program.temp()
 end
 
 -- sh(script [, words...]) -> { status =, out =, err = }; the words are "$@" of the script.
--- A death by signal N has status 128 + N.
+-- A death by signal N has status 128 + N; after a minute it is over with 124.
 function program.sh(script, ...)
   local dir = program.temp()
   local words = {}
   for i, word in ipairs { script, "sh", ... } do words[i] = program.quote(word) end
-  local _, how, status = os.execute(("sh -c %s >%s/out 2>%s/err"):format(
+  local _, how, status = os.execute(("timeout --foreground -k 1 60 sh -c %s >%s/out 2>%s/err"):format(
     table.concat(words, " "), dir, dir))
   local result = { status = how == "signal" and 128 + status or status }
   for _, name in ipairs { "out", "err" } do

@@ -1,6 +1,5 @@
 /* spec_main.c: lbrun-spec, the host with busted inside: the specs see the modules that
  * ship, in a task as runbooks do. spec/support/runner.lua does the rest. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,5 +81,6 @@ int
 main(int argc, char **argv)
 {
 	(void)argc;
+	runtime_prepare();
 	return runtime_run(true, push_runner, argv);
 }
