@@ -59,48 +59,72 @@ local function check_rules(self)
   for _, rule in ipairs(self) do split(rule) end
 end
 
-local function opens(r, port, proto)
-  return r.action == "allow" and r.direction == "in" and r.port == port and (r.proto == proto or r.proto == "any")
+local function opens(r, port, proto, routed)
+  return r.action == (routed and "route:allow" or "allow") and r.direction == "in" and r.port == port and (r.proto == proto or r.proto == "any")
     and (r.from == "0.0.0.0/0" or r.from == "::/0") and (r.to == "0.0.0.0/0" or r.to == "::/0") and r.sport == "any"
 end
 
-local function is_open(state, rule)
+local function is_open(state, rule, routed)
   local port, proto = split(rule)
   local function found(list)
     for _, r in ipairs(list) do
-      if opens(r, port, proto) then return true end
+      if opens(r, port, proto, routed) then return true end
     end
     return false
   end
   return found(state.rules4) and (not state.ipv6 or found(state.rules6))
 end
 
-local function missing(state, rules)
+local function missing(state, rules, routed)
   local list = {}
   for _, rule in ipairs(rules) do
-    if not is_open(state, rule) then list[#list + 1] = rule end
+    if not is_open(state, rule, routed) then list[#list + 1] = rule end
   end
   return list
 end
 
--- ufw.allow { "80/tcp", ... }: open to everybody.
+-- The command that makes or deletes a rule; a routed one has no short form.
+local function allow_command(rule, routed, delete)
+  local verb = delete and "ufw --force " or "ufw "
+  if not routed then return verb .. (delete and "delete " or "") .. "allow " .. quote(rule) end
+  local port, proto = split(rule)
+  return ("%sroute %sallow %sfrom any to any port %s"):format(verb, delete and "delete " or "",
+    proto ~= "any" and "proto " .. proto .. " " or "", quote(port))
+end
+
+-- ufw.allow { "80/tcp", ..., routed? }: open to everybody; with routed what is forwarded
+-- to a container as well.
 ufw.allow = resource("ufw.allow", {
-  args = {},
+  args = { routed = "boolean?" },
   list = true,
   check = check_rules,
   id = function(self) return table.concat(self, ", ") end,
   probe = function(self, ctx)
-    local list = missing(ufw.look(ctx.target), self)
-    return #list == 0 and done() or pending("ufw allow " .. table.concat(list, ", "))
+    local state = ufw.look(ctx.target)
+    local list = {}
+    for _, rule in ipairs(missing(state, self)) do list[#list + 1] = "ufw allow " .. rule end
+    for _, rule in ipairs(self.routed and missing(state, self, true) or {}) do
+      list[#list + 1] = "ufw route allow " .. rule
+    end
+    return #list == 0 and done() or pending(table.concat(list, "\n"))
   end,
-  before = function(self, ctx) return { added = json.array(missing(ufw.look(ctx.target), self)) } end,
+  before = function(self, ctx)
+    local state = ufw.look(ctx.target)
+    return { added = json.array(missing(state, self)),
+      routed = json.array(self.routed and missing(state, self, true) or {}) }
+  end,
   apply = function(self, ctx)
+    local state = ufw.look(ctx.target)
     local lines = {}
-    for _, rule in ipairs(missing(ufw.look(ctx.target), self)) do lines[#lines + 1] = "ufw allow " .. quote(rule) end
-    ctx.target:run(table.concat(lines, " && "))
+    for _, rule in ipairs(missing(state, self)) do lines[#lines + 1] = allow_command(rule, false) end
+    for _, rule in ipairs(self.routed and missing(state, self, true) or {}) do
+      lines[#lines + 1] = allow_command(rule, true)
+    end
+    ctx.target:run(#lines > 0 and table.concat(lines, " && ") or "true")
   end,
   undo = function(_, ctx, before)
-    for _, rule in ipairs(before.added) do ctx.target:try { "ufw", "--force", "delete", "allow", rule } end
+    for _, rule in ipairs(before.added) do ctx.target:try(allow_command(rule, false, true)) end
+    for _, rule in ipairs(before.routed) do ctx.target:try(allow_command(rule, true, true)) end
   end,
 })
 

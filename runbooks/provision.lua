@@ -1,0 +1,75 @@
+-- provision.lua: turns a bare VPS into a tenant server (steps 1 to 8 of the runbook's
+-- section 3.2). Each step is a file of the folder of this name.
+
+local supported = {
+  ["ubuntu 22.04"] = true, ["ubuntu 24.04"] = true, ["debian 12"] = true, ["debian 13"] = true,
+}
+
+-- Type and body of a public key line, without its comment.
+local function key_of(line)
+  local kind, body = line:match("([%w@.-]+)%s+(AAAA[%w+/]+=*)")
+  return kind and kind .. " " .. body
+end
+
+-- Everything that can be known to go wrong is refused here, before the first change.
+local function preflight(ctx)
+  local facts, p = ctx.facts, ctx.params
+  if not supported[facts.os_id .. " " .. facts.os_version] then
+    fail("unsupported", ("%s is not supported: provisioning knows Ubuntu 22.04 and 24.04, Debian 12 and 13; nothing was changed")
+      :format(facts.pretty))
+  end
+  if facts.init ~= "systemd" then
+    fail("unsupported", ("the server runs %s instead of systemd as its init; nothing was changed"):format(facts.init))
+  end
+  if ctx.root:run("id -u").stdout ~= "0\n" then
+    fail("sudo", "root is needed, by login or by sudo without a password; nothing was changed")
+  end
+  local identities = ctx.identities()
+  if identities then
+    local wanted, known = key_of(p.admin_ssh_public_key), false
+    for _, line in ipairs(identities) do
+      if type(line) == "table" then line = line.key or line.public end
+      known = known or key_of(line) == wanted
+    end
+    if not known then
+      fail("key", "admin_ssh_public_key belongs to no key that this lbrun can log in with: after hardening it would be "
+        .. "locked out. Name the private half with --identity, or load it into the agent; nothing was changed")
+    end
+  end
+  for _, text in ipairs(catalog.shortfalls(p.tier, facts)) do ctx.warn("the server is smaller than its tier: " .. text) end
+end
+
+return runbook {
+  name = "provision", summary = "Turn a bare VPS into a tenant server", section = "3.2", sudo = true,
+  params = {
+    tenant = param.string { pattern = "^[a-z][a-z0-9-]*$", max = 40, description = "the customer's short name" },
+    domain = param.string { pattern = "^[a-z0-9][a-z0-9.-]*%.[a-z][a-z0-9-]+$", description = "the customer's domain" },
+    tier = param.enum { "lite", "build", "scale", "enterprise", default = "lite", description = "the size that was bought" },
+    region = param.enum { "eu", "na", default = "eu", description = "where the server stands" },
+    tools = param.list { of = param.enum(catalog.names()), default = {}, description = "the chosen tools" },
+    admin_user = param.string { pattern = "^[a-z_][a-z0-9_-]*$", max = 32, default = "letsbe-admin",
+      description = "the only account that may log in afterwards" },
+    admin_ssh_public_key = param.ssh_public_key { description = "its public key; the private half must be at hand here" },
+    ssh_port = param.integer { min = 1, max = 65535, default = 22022, description = "where sshd listens afterwards" },
+    docker_source = param.enum { "docker-ce", "distro", default = "docker-ce", description = "Docker's repository or the release's" },
+    docker_repo_url = param.string { default = "", description = "a mirror of download.docker.com/linux/DISTRIBUTION" },
+    acme = param.enum { "http-01", "dns-01", "self-signed", default = "http-01", description = "how certificates are got" },
+    acme_directory = param.string { default = "https://acme-v02.api.letsencrypt.org/directory",
+      description = "the certificate authority" },
+    acme_email = param.string { optional = true, description = "its contact address (ssl@DOMAIN)" },
+    hub_url = param.string { optional = true, pattern = "^https?://", description = "the Hub, to report to" },
+    job_id = param.string { optional = true, description = "the Hub's job" },
+    runner_token = param.secret { optional = true, description = "the Hub's token for this job" },
+    config_json = param.string { default = "/opt/letsbe/config.json", description = "initial passwords on the server, imported and wiped" },
+    restore = param.boolean { default = false, description = "stacks come up empty, to be filled from a backup" },
+  },
+  access = function(p) return { ("%s@:%d"):format(p.admin_user, p.ssh_port) } end,
+  preflight = preflight,
+  steps = function(p)
+    local list = {}
+    for i, name in ipairs { "01-packages", "02-docker", "03-services", "04-nginx", "05-firewall", "06-admin", "07-ssh", "08-updates" } do
+      list[i] = include("provision/" .. name)(p)
+    end
+    return list
+  end,
+}

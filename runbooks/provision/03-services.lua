@@ -1,0 +1,10 @@
+-- Step 3: services that would hold the ports of ours. nginx is the one that the package
+-- python3-certbot-nginx brings along: it would keep port 80 from the container.
+return function()
+  return step {
+    name = "services", title = "Conflicting services", class = "reversible", tags = { "services" },
+    resources = {
+      service.disabled_stopped { "apache2", "postfix", "nginx" },
+    },
+  }
+end
