@@ -337,14 +337,14 @@ describe("host machine #unit", function()
   end)
 
   it("counts a process that has ended but is not collected as gone", function()
-    local r = sh [[
-      sleep 0 & zombie=$!
-      # sh collects its children only when it waits
-      exec 3</proc/self/stat
-      sleep 0.2
-      printf '%s %s' $zombie "$(cut -d' ' -f3 /proc/$zombie/stat 2>/dev/null)"]]
-    local pid = tonumber(r.out:match "^%d+")
-    assert.is_false(host.process_alive(pid, 1, host.boot_id()))
+    local pipe = io.popen "exec sh -c 'echo $$'"
+    local pid = pipe:read "n"
+    host.sleep(0.2)
+    local stat = slurp(("/proc/%d/stat"):format(pid))
+    local start = tonumber(stat:match("%) Z" .. (" %S+"):rep(18) .. " (%d+)"))
+    assert.is_number(start)
+    assert.is_false(host.process_alive(pid, start, host.boot_id()))
+    pipe:close()
   end)
 
   it("finds its data beside the checkout it was built in", function()
