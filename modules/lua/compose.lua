@@ -23,6 +23,9 @@ local function files_of(self)
   return list
 end
 
+local ps = "docker ps -a --no-trunc --filter label=com.docker.compose.oneoff=False --filter label=com.docker.compose.project="
+local hash_format = '{{.Label "com.docker.compose.service"}} {{.Label "com.docker.compose.config-hash"}}'
+
 -- Container states and the marks, without a call of Compose: that takes half a second.
 local function look_script(self)
   return ([[
@@ -31,9 +34,8 @@ cd %s 2>/dev/null || { echo "none no directory"; exit 0; }
 command -v docker >/dev/null || { echo "none docker is not installed"; exit 0; }
 for f in %s; do [ -e "$f" ] && echo "sum $f $(sha256sum <"$f" | cut -c1-64)"; done
 [ ! -e %s ] || sed 's/^/mark /' %s
-docker ps -a --no-trunc --filter label=com.docker.compose.project=%s --filter label=com.docker.compose.oneoff=False \
-  --format 'has {{.Label "com.docker.compose.service"}} {{.Label "com.docker.compose.config-hash"}} {{.State}} {{.Status}}' || echo "none the engine does not answer"
-]]):format(quote(self.dir), argv(files_of(self)), mark, mark, quote(self.project))
+%s%s --format 'has %s {{.State}} {{.Status}}' || echo "none the engine does not answer"
+]]):format(quote(self.dir), argv(files_of(self)), mark, mark, ps, quote(self.project), hash_format)
 end
 
 local function compare(self, out)
@@ -94,16 +96,15 @@ for f in %s; do [ -e "$f" ] && echo "sum $f $(sha256sum <"$f" | cut -c1-64)" >>%
 $dc -p "$project" up -d --remove-orphans || exit 1
 wait=%d; end=$(($(date +%%s) + wait))
 while [ $wait -gt 0 ]; do
-  waiting=$(docker ps -a --filter label=com.docker.compose.project="$project" --format '{{.Names}} {{.Status}}' | grep -E 'health: starting|Restarting')
+  waiting=$(%s"$project" --format '{{.Names}} {{.Status}}' | grep -E 'health: starting|Restarting')
   [ -n "$waiting" ] || break
   if [ $(date +%%s) -ge $end ]; then echo "not healthy in time: $waiting" >&2; exit 3; fi
   sleep 1
 done
-docker ps -a --no-trunc --filter label=com.docker.compose.project="$project" --filter label=com.docker.compose.oneoff=False \
-  --format 'service {{.Label "com.docker.compose.service"}} {{.Label "com.docker.compose.config-hash"}}' | sort -u >>%s.new
+%s"$project" --format 'service %s' | sort -u >>%s.new
 chmod 600 %s.new && mv -fT %s.new %s
-]]):format(quote(self.dir), quote(self.project), mark, argv(files_of(self)), mark, seconds, mark, mark, mark, mark),
-      { name = "up", timeout = seconds + 1800 })
+]]):format(quote(self.dir), quote(self.project), mark, argv(files_of(self)), mark, seconds, ps, ps, hash_format, mark, mark,
+      mark, mark), { name = "up", timeout = seconds + 1800 })
   end,
   undo = function(self, ctx, old)
     if old.up then

@@ -46,8 +46,10 @@ end
 -- The address we come from is not to be banned while we prove a new path.
 local function ignore(t, address, verb)
   if not address or not address:match("^[%x.:]+$") then return end
-  t:try(("[ ! -S /run/fail2ban/fail2ban.sock ] || { timeout 10 fail2ban-client set sshd %s %s; timeout 10 fail2ban-client set sshd unbanip %s; } >/dev/null 2>&1")
-    :format(verb, address, address))
+  t:try(([[
+[ -S /run/fail2ban/fail2ban.sock ] || exit 0
+timeout 10 fail2ban-client set sshd %s %s >/dev/null 2>&1
+timeout 10 fail2ban-client set sshd unbanip %s >/dev/null 2>&1]]):format(verb, address, address))
 end
 
 -- guard.arm(ctx, { name, seconds = 90, saves = { "sshd", "ufw" }, restore = shell text? })
@@ -128,7 +130,8 @@ end
 function guard.protect(ctx, options)
   local name = options.name
   if guard.state(ctx, name) == "fired" then
-    ctx.warn(("guard %s had fired: a change was not confirmed in time and the server had put the old state back; the change is made again"):format(name))
+    ctx.warn(("guard %s had fired: a change was not confirmed in time and the server had put the old state back; "
+      .. "the change is made again"):format(name))
     guard.clear(ctx, name)
   end
   guard.arm(ctx, options)

@@ -60,7 +60,8 @@ local function check_rules(self)
 end
 
 local function opens(r, port, proto, routed)
-  return r.action == (routed and "route:allow" or "allow") and r.direction == "in" and r.port == port and (r.proto == proto or r.proto == "any")
+  return r.action == (routed and "route:allow" or "allow") and r.direction == "in"
+    and r.port == port and (r.proto == proto or r.proto == "any")
     and (r.from == "0.0.0.0/0" or r.from == "::/0") and (r.to == "0.0.0.0/0" or r.to == "::/0") and r.sport == "any"
 end
 

@@ -65,7 +65,8 @@ unattended.security = resource("unattended.security", {
     t:put(origins, two, { mode = "0644", owner = "root", group = "root" })
     t:run("systemctl enable --quiet --now apt-daily.timer apt-daily-upgrade.timer")
     -- The program itself says which origins it would take from.
-    local result = t:job(apt.prepare .. "lb_retry unattended-upgrade --dry-run --verbose", { name = "dry-run", timeout = "30m", ok = { 0, 1 } })
+    local result = t:job(apt.prepare .. "lb_retry unattended-upgrade --dry-run --verbose",
+      { name = "dry-run", timeout = "30m", ok = { 0, 1 } })
     local said = (result.stdout .. result.stderr):match("Allowed origins are: ([^\n]*)")
     if not said or not said:find("ecurity", 1, true) then
       fail("verify", "unattended-upgrade --dry-run does not name the security origin: " ..
