@@ -71,6 +71,9 @@ void lb_wait_drop(struct lb_wait *w);
 enum { LB_READ = 1, LB_WRITE = 2 };
 struct lb_poll *lb_poll_new(lua_State *L, int fd, void (*cb)(void *arg, int events),
     void *arg);
+/* Another one on the loop of `p`, for what a callback accepts. */
+struct lb_poll *lb_poll_like(struct lb_poll *p, int fd, void (*cb)(void *arg, int events),
+    void *arg);
 bool lb_poll_set(struct lb_poll *p, int events); /* 0 stops; false: the fd is unusable */
 void lb_poll_free(struct lb_poll *p); /* does not close the fd; NULL is fine */
 

@@ -422,15 +422,14 @@ poll_cb(uv_poll_t *poll, int status, int events)
 	p->cb(p->arg, set);
 }
 
-struct lb_poll *
-lb_poll_new(lua_State *L, int fd, void (*cb)(void *arg, int events), void *arg)
+static struct lb_poll *
+poll_new(uv_loop_t *uv, int fd, void (*cb)(void *arg, int events), void *arg)
 {
-	struct lb_loop *loop = loop_of(L);
 	struct lb_poll *p = calloc(1, sizeof *p);
 
 	if (p == NULL)
 		return NULL;
-	if (uv_poll_init(&loop->uv, &p->poll, fd) != 0) {
+	if (uv_poll_init(uv, &p->poll, fd) != 0) {
 		free(p);
 		return NULL;
 	}
@@ -439,6 +438,18 @@ lb_poll_new(lua_State *L, int fd, void (*cb)(void *arg, int events), void *arg)
 	p->cb = cb;
 	p->arg = arg;
 	return p;
+}
+
+struct lb_poll *
+lb_poll_new(lua_State *L, int fd, void (*cb)(void *arg, int events), void *arg)
+{
+	return poll_new(&loop_of(L)->uv, fd, cb, arg);
+}
+
+struct lb_poll *
+lb_poll_like(struct lb_poll *p, int fd, void (*cb)(void *arg, int events), void *arg)
+{
+	return poll_new(p->poll.loop, fd, cb, arg);
 }
 
 bool
