@@ -122,8 +122,8 @@ compose.down = resource("compose.down", {
   check = check,
   id = function(self) return self.project end,
   probe = function(self, ctx)
-    local out = ctx.target:run(("command -v docker >/dev/null || exit 0; docker ps -a --filter label=com.docker.compose.project=%s --format '{{.Names}}'")
-      :format(quote(self.project))).stdout
+    local out = ctx.target:run(("command -v docker >/dev/null || exit 0; %s%s --format '{{.Names}}'"):format(ps,
+      quote(self.project))).stdout
     return out == "" and done() or pending("remove containers: " .. out:gsub("\n(.)", ", %1"))
   end,
   before = function() return {} end,
