@@ -65,6 +65,7 @@ chan_exec_step(struct session *s, struct op *op)
 			return true;
 		}
 		ch->id = s->opened_id;
+		s->had_session = true;
 		op->state = 1;
 	}
 	rc = libssh2_channel_process_startup(ch->lib, "exec", 4, op->path,

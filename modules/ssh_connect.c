@@ -469,7 +469,6 @@ l_connect(lua_State *L)
 	s->box = box;
 	s->fd = -1;
 	box->session = s;
-	s->sessions_max = SESSIONS_MAX;
 	s->login = l = calloc(1, sizeof *l);
 	if (l == NULL || !pump_open(s))
 		return luaL_error(L, "out of memory");

@@ -5,6 +5,8 @@
 #include "ssh_pump.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -23,8 +25,11 @@
 
 enum {
 	BANNER_MAX = 65536, /* bytes before the handshake is done */
+	QUICK_MAX = 16384,  /* bytes that are acknowledged at once */
 	ROUNDS = 64         /* of the pump before others have their turn */
 };
+
+#define REFUSED_PAUSE 0.25 /* seconds until a refused channel is asked for again */
 
 double
 now(void)
@@ -145,6 +150,7 @@ static LIBSSH2_RECV_FUNC(io_recv)
 {
 	struct session *s = *abstract;
 	ssize_t n;
+	int on = 1;
 
 	(void)flags;
 	if (s->dead)
@@ -155,6 +161,9 @@ static LIBSSH2_RECV_FUNC(io_recv)
 	if (n > 0) {
 		s->last_in = now();
 		s->received += (size_t)n;
+		/* until sshd has its first session it waits for every ACK, which is late */
+		if (s->received < QUICK_MAX)
+			setsockopt(socket, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
 		/* libssh2 would skip lines for ever while it looks for a banner */
 		if (!s->shaken && s->received > BANNER_MAX)
 			return -EPROTO;
@@ -410,20 +419,25 @@ op_may_start(const struct session *s, const struct op *op)
 	if (!op->session_channel)
 		return true;
 	sessions_count(s, &held, &all);
-	return held < CHANNELS_MAX && all < s->sessions_max;
+	if (held >= CHANNELS_MAX || all >= SESSIONS_MAX)
+		return false;
+	return all < s->refused_at || now() >= s->refused_until;
 }
 
-/* The server opens no more sessions: fewer from now on, and this one waits for one of ours
- * to end. false: there is none to wait for. */
+/* The server has no session left: its limit, or commands that still run although their
+ * channel is closed. Asked again when one of ours has ended, or after a pause. false: it
+ * never gave any. */
 bool
 op_wait_for_session(struct session *s)
 {
 	int held, all;
 
 	sessions_count(s, &held, &all);
-	if (all == 0)
+	if (all == 0 && !s->had_session)
 		return false;
-	s->sessions_max = all;
+	s->refused_at = all;
+	s->refused_until = now() + REFUSED_PAUSE;
+	lb_timer_set(s->again, REFUSED_PAUSE);
 	s->active = NULL;
 	return true;
 }
@@ -586,9 +600,11 @@ pump(struct session *s)
 		}
 	} while (progress && ++rounds < ROUNDS);
 	chans_reap(s);
-	if (progress) {
+	if (progress)
 		lb_timer_set(s->again, 0);
-	} else if (s->eof) {
+	else if (s->ops != NULL && s->active == NULL && now() < s->refused_until)
+		lb_timer_set(s->again, s->refused_until - now());
+	if (s->eof && !progress) {
 		has_reader(s, &stuffed);
 		if (!stuffed) {
 			die_eof(s);

@@ -29,8 +29,7 @@ void op_fail(struct op *op, const char *code, const char *fmt, ...)
 bool op_may_start(const struct session *s, const struct op *op);
 /* Whether an error of libssh2 concerns one channel and not the session. */
 bool op_of_channel(int rc);
-/* The server opens no more sessions: this one waits until one of ours has ended. false:
- * there is none to wait for. */
+/* The server refused a session: this one waits and is tried again. false: no use. */
 bool op_wait_for_session(struct session *s);
 void sessions_count(const struct session *s, int *held, int *all);
 

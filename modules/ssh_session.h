@@ -84,7 +84,9 @@ struct session {
 	double last_in, keepalive;
 	struct op *ops, *active;
 	struct chan *chans;
-	int sessions_max;             /* that the server seems to allow */
+	int refused_at;               /* how many sessions the server had of us when it */
+	double refused_until;         /* refused one more, and until when that counts */
+	bool had_session;
 	uint32_t opened_id;
 	struct _LIBSSH2_SFTP *sftp;
 	struct file *files;

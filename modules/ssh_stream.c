@@ -63,6 +63,7 @@ exec_k(lua_State *L, int status, lua_KContext ctx)
 	struct stream *st = lua_touserdata(L, -1);
 	struct chan *ch = st->chan;
 	struct session *s = ch->session;
+	bool opening;
 	int held, all;
 
 	(void)status;
@@ -79,13 +80,14 @@ exec_k(lua_State *L, int status, lua_KContext ctx)
 	if (st->other.wait.why == LB_WOKEN)
 		return slot_wait(L, &st->other, 0, exec_k);
 	sessions_count(s, &held, &all);
-	if (ch->lib != NULL)
-		all = 0;
+	opening = ch->lib != NULL;
 	stream_release(st);
-	if (st->other.wait.why == LB_TIMEOUT && all > 0)
+	if (st->other.wait.why == LB_TIMEOUT && !opening && held >= CHANNELS_MAX)
 		return lb_fail(L, MODULE, "exec", "timeout",
-		    "timed out waiting for a channel: %d of at most %d are in use", all,
-		    s->sessions_max < CHANNELS_MAX ? s->sessions_max : CHANNELS_MAX);
+		    "timed out: all %d channels are in use", held);
+	if (st->other.wait.why == LB_TIMEOUT && !opening && s->refused_until > 0)
+		return lb_fail(L, MODULE, "exec", "timeout",
+		    "timed out: %s opens no more than %d sessions (MaxSessions)", s->name, all);
 	return fail_slot(L, &st->other, "exec", "starting the command");
 }
 

@@ -40,12 +40,12 @@ function sshd.port()
 end
 
 -- Waits until something listens there; raises after ten seconds.
-function sshd.await(port, child)
+function sshd.await(port)
   for _ = 1, 500 do
     if listening(port) then return end
     host.sleep(0.02)
   end
-  error("nothing listens on port " .. port .. (child and "" or ""), 2)
+  error("nothing listens on port " .. port, 2)
 end
 
 -- sshd.start { "MaxSessions 1", dir = ... } -> server: .port, .dir, .user, .key
@@ -100,15 +100,48 @@ function server:log()
   return text
 end
 
--- The server goes; the sessions that it has stay, unless they are named by `hard`.
-function server:stop(hard)
+local function children(pid, list)
+  local f = io.open(("/proc/%d/task/%d/children"):format(pid, pid))
+  for child in (f and f:read("a") or ""):gmatch("%d+") do
+    list[#list + 1] = child
+    children(tonumber(child), list)
+  end
+  if f then f:close() end
+  return list
+end
+
+-- Kills the connections that the server has, and what runs in them.
+function server:kill_sessions()
+  local pids = children(self.process:pid(), {})
+  if #pids > 0 then os.execute("kill -KILL " .. table.concat(pids, " ") .. " 2>/dev/null") end
+end
+
+function server:stop()
   if self.process then
-    self.process:kill(hard and "KILL" or "TERM")
+    self:kill_sessions()
+    self.process:kill("TERM")
     self.process:wait(5)
     self.process:close()
     self.process = nil
   end
   if self.own_dir then sh("rm -rf " .. self.dir) end
+end
+
+-- A bad network (see slowproxy.py): sshd.network("proxy", port, delay_ms, bytes_per_second),
+-- sshd.network "silent" -> { port, signal(name), stop() }
+function sshd.network(mode, ...)
+  local self = { port = sshd.port() }
+  local argv = { "python3", here .. "/slowproxy.py", tostring(self.port), mode }
+  for _, v in ipairs { ... } do argv[#argv + 1] = tostring(v) end
+  local child = assert(process.spawn(argv))
+  sshd.await(self.port)
+  function self:signal(name) return child:kill(name) end
+  function self:stop()
+    child:kill("KILL")
+    child:wait(5)
+    child:close()
+  end
+  return self
 end
 
 return sshd

@@ -1,7 +1,7 @@
 #!/bin/sh
 # sshd.sh DIR PORT [sshd_config line...]: makes keys and a configuration in DIR for a private
 # OpenSSH server on 127.0.0.1:PORT, and becomes that server. Runs as any user; as root it
-# needs the privilege separation folder. DIR/ready appears once the files are there.
+# needs the privilege separation folder. With SHLVL bash does not read ~/.bashrc. DIR/ready appears once the files are there.
 set -eu
 dir=$1 port=$2
 shift 2
@@ -27,6 +27,7 @@ PidFile $dir/pid
 AuthorizedKeysFile $dir/authorized_keys
 StrictModes no
 UsePAM no
+SetEnv SHLVL=9
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PrintMotd no
