@@ -35,7 +35,7 @@ if mkdir "$id" 2>/dev/null; then
     cd "$1" || exit 1
     echo "$(cat /proc/sys/kernel/random/boot_id) $$ $(sed "s/.*) //" /proc/$$/stat | cut -d" " -f20)" >meta.tmp
     sync meta.tmp; mv meta.tmp meta || exit 1
-    LC_ALL=C DEBIAN_FRONTEND=noninteractive sh ./command >out 2>err </dev/null
+    (umask 022; LC_ALL=C DEBIAN_FRONTEND=noninteractive exec sh ./command) >out 2>err </dev/null
     echo $? >status.tmp; sync out err status.tmp; mv status.tmp status; sync .
   ' sh "$id" >/dev/null 2>&1 </dev/null &
 fi

@@ -10,6 +10,7 @@ local options = "-y -q -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0" ..
 -- What stands before each change. The lists' lock has no timeout of its own in apt, and
 -- dpkg --configure none at all: both are tried until the holder is gone.
 local prepare = [[
+umask 022
 DEBIAN_FRONTEND=noninteractive; NEEDRESTART_MODE=a; APT_LISTCHANGES_FRONTEND=none; UCF_FORCE_CONFFOLD=1
 export DEBIAN_FRONTEND NEEDRESTART_MODE APT_LISTCHANGES_FRONTEND UCF_FORCE_CONFFOLD
 lb_locked() { grep -Eq 'Could not get lock|is locked by another process|Unable to lock'; }
@@ -72,7 +73,9 @@ lb_new=0
 for f in /var/lib/lbrun/apt-updated /var/lib/apt/periodic/update-success-stamp; do
   t=$(stat -c %Y "$f" 2>/dev/null) && [ "$t" -gt "$lb_new" ] && lb_new=$t
 done
-lb_src=$(stat -c %Y /etc/apt/sources.list /etc/apt/sources.list.d /etc/apt/sources.list.d/* 2>/dev/null | sort -n | tail -1)
+# An empty sources.list is what python3-apt leaves behind: it names no source.
+lb_src=$({ [ ! -s /etc/apt/sources.list ] || stat -c %Y /etc/apt/sources.list
+  stat -c %Y /etc/apt/sources.list.d /etc/apt/sources.list.d/*; } 2>/dev/null | sort -n | tail -1)
 ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 && lb_have=yes || lb_have=no
 echo "lists $(date +%s) $lb_new ${lb_src:-0} $lb_have"
 ]]

@@ -83,10 +83,11 @@ service.running = resource("service.running", {
   undo = function(_, ctx, before) restore(ctx, before) end,
 })
 
--- service.disabled_stopped { NAME... }: neither running nor started at boot; a unit that
--- does not exist is as good.
+-- service.disabled_stopped { NAME..., brought_by? }: neither running nor started at boot; a
+-- unit that does not exist is as good. brought_by names the package that an earlier step
+-- installs and that brings the unit, for a plan to say so.
 service.disabled_stopped = resource("service.disabled_stopped", {
-  args = {},
+  args = { brought_by = "string?" },
   list = true,
   check = check_names,
   id = id,
@@ -100,6 +101,8 @@ service.disabled_stopped = resource("service.disabled_stopped", {
         if s.enabled == "enabled" or s.enabled == "enabled-runtime" then
           text[#text + 1] = ("%s: enabled -> disabled"):format(s.name)
         end
+      elseif ctx.planning and self.brought_by and #apt.missing(ctx, { self.brought_by }) > 0 then
+        text[#text + 1] = ("%s: stopped and disabled, when %s has brought it"):format(s.name, self.brought_by)
       end
     end
     return #text == 0 and done() or pending(table.concat(text, "\n"))

@@ -295,8 +295,12 @@ ufw.only_ssh = resource("ufw.only_ssh", {
   args = { port = "integer", user = "string" },
   id = function(self) return ("%d/tcp"):format(self.port) end,
   probe = function(self, ctx)
-    local state, out = ufw.look(ctx.target, guard.state_script("ssh"))
+    local state, out = ufw.look(ctx.target, guard.state_script("ssh") .. doors_script)
     local text = {}
+    -- In a plan the rules may not be there yet that ufw.ssh_doors is going to make.
+    for p in (ctx.planning and not state.enabled and out or ""):gmatch("door (%d+)") do
+      if tonumber(p) ~= self.port then text[1] = ("ufw delete allow %s/tcp, when the new port is proved"):format(p) end
+    end
     for _, d in ipairs(old_doors(state, self.port)) do text[#text + 1] = "ufw delete allow " .. d.text end
     if out:find("guard=armed", 1, true) then text[#text + 1] = "a guard is armed: the change is not confirmed" end
     return #text == 0 and done() or pending(table.concat(text, "\n"))

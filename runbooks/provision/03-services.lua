@@ -4,7 +4,8 @@ return function()
   return step {
     name = "services", title = "Conflicting services", class = "reversible", tags = { "services" },
     resources = {
-      service.disabled_stopped { "apache2", "postfix", "nginx" },
+      service.disabled_stopped { "apache2", "postfix" },
+      service.disabled_stopped { "nginx", brought_by = "python3-certbot-nginx" },
     },
   }
 end
