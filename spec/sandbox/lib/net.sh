@@ -27,7 +27,8 @@ net_up() {
 	printf 'bridge=%q\nsubnet=%q\n' "$bridge" "$subnet" >"$home/net"
 	ip link show "$bridge" | grep -q 'alias lbrun-forward=' ||
 		ip link set "$bridge" alias "lbrun-forward=$old"
-	ip link set "$bridge" mtu "$(uplink_mtu)" up
+	# A bridge without an address of its own takes one of its ports', and changes with them.
+	ip link set "$bridge" address "$(hardware_address 1)" mtu "$(uplink_mtu)" up
 	ip addr replace "$subnet.1/24" dev "$bridge"
 	echo 1 >/proc/sys/net/ipv4/ip_forward
 	net_rules | while read -r table chain rule; do
@@ -93,6 +94,10 @@ outside_up() {
 	printf '%s\n' "$pid"
 }
 
+hardware_address() {
+	printf '02:4c:42:%02x:00:%02x\n' "${bridge#lbr}" "$1"
+}
+
 # net_attach PID LINK HOSTPART: an eth0 in PID's namespace, LINK its end on the bridge.
 # PID is still in our own namespace for a moment after its start. The hardware address is
 # the same after a reboot, or this machine would talk to the old one for some seconds.
@@ -103,7 +108,7 @@ net_attach() {
 		[ "$(readlink "/proc/$pid/ns/net")" = "$own" ] || break
 		sleep 0.02
 	done
-	printf -v mac '02:4c:42:%02x:00:%02x' "${bridge#lbr}" "$part"
+	mac=$(hardware_address "$part")
 	ip link del "$link" 2>/dev/null
 	ip link add "$link" mtu "$(uplink_mtu)" type veth \
 		peer name eth0 address "$mac" mtu "$(uplink_mtu)" netns "$pid" || return 1
