@@ -328,7 +328,7 @@ return runbook { name = "impure", summary = "x",
       local list = {}
       for i = 1, 6 do list[i] = function() return ctx.target:run("sleep 0.3; echo " .. i .. " >>" .. p.dir .. "/log; echo " .. i).stdout end end
       local got = parallel(list)
-      for i = 1, 6 do if got[i] ~= i .. "\\n" then fail("order", "result " .. i .. " is " .. got[i]) end end
+      for i = 1, 6 do if got[i] ~= i .. "\n" then fail("order", "result " .. i .. " is " .. got[i]) end end
       local ok, err = pcall(parallel, { function() fail("boom", "boom") end, function() sleep "0.2s" ctx.target:run("echo last >>" .. p.dir .. "/log") end })
       if ok or err.code ~= "boom" then fail("raise", "parallel did not raise") end
     end]]
