@@ -60,9 +60,9 @@ $(B)/lbrun: $(B)/host/main.o $(OBJS)
 $(B)/lbrun-spec: $(B)/spec/spec_main.o $(OBJS)
 	$(CC) $(LDHARDEN) $(LDOPT) -o $@ $^ $(LIBS)
 
-# Preloaded into lbrun by specs, to kill it at a journal commit.
-$(B)/lbrun-spec: | $(B)/killat.so
-$(B)/killat.so: spec/support/killat.c
+# Preloaded by specs: to kill lbrun at a journal commit, to let allocations fail.
+$(B)/lbrun-spec: | $(B)/killat.so $(B)/failalloc.so
+$(B)/killat.so $(B)/failalloc.so: $(B)/%.so: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c17 -D_GNU_SOURCE $(WARN) -O2 -fPIC -shared -o $@ $< -ldl
 
