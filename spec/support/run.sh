@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
 	shift 2
 done
 
-mapfile -t files < <(find spec -name '*_spec.lua' ! -path 'spec/sandbox/*' | LC_ALL=C sort)
+mapfile -t files < <(find spec -name '*_spec.lua' | LC_ALL=C sort)
 if [ -n "$match" ]; then
 	named=()
 	for file in "${files[@]}"; do
