@@ -177,7 +177,7 @@ l_listbox_gc(lua_State *L)
 static int
 agent_keys_k(lua_State *L, int status, lua_KContext ctx)
 {
-	struct listbox *box = lua_touserdata(L, 1);
+	struct listbox *box = lua_touserdata(L, 2);
 	const struct ssh_key *key;
 	lua_Integer i = 0;
 	char *line;
@@ -200,17 +200,17 @@ agent_keys_k(lua_State *L, int status, lua_KContext ctx)
 	return 1;
 }
 
-/* ssh.agent_keys()
+/* ssh.agent_keys(path)   (of its socket; else $SSH_AUTH_SOCK)
  *  +-> { "ssh-ed25519 AAAA... comment", ... }
  *  +-> nil, err   (no_agent, timeout, interrupted)                                      */
 static int
 l_agent_keys(lua_State *L)
 {
-	const char *path = getenv("SSH_AUTH_SOCK");
+	const char *path = luaL_optstring(L, 1, getenv("SSH_AUTH_SOCK"));
 	struct listbox *box;
 	struct listing *list;
 
-	lua_settop(L, 0);
+	lua_settop(L, 1);
 	if (path == NULL || path[0] == '\0')
 		return lb_fail(L, MODULE, "agent_keys", "no_agent", "SSH_AUTH_SOCK is not set");
 	box = lua_newuserdatauv(L, sizeof *box, 0);

@@ -245,6 +245,34 @@ start_handshake(lua_State *L, struct box *box)
 	return slot_wait(L, &box->slot, 0, connect_k);
 }
 
+/* The fingerprint given may be that of a host key of another type: so a new connection
+ * that asks for the others. */
+static int
+start_again(lua_State *L, struct box *box)
+{
+	struct session *s = box->session;
+
+	lb_timer_free(s->again);
+	lb_timer_free(s->beat);
+	s->again = s->beat = NULL;
+	tcp_close(s);
+	s->dead = true; /* so that nothing is sent */
+	libssh2_session_free(s->lib);
+	s->lib = NULL;
+	s->dead = s->eof = s->mute = s->shaken = false;
+	s->bye[0] = '\0';
+	s->received = s->sent = 0;
+	s->error = s->polled = 0;
+	lb_buf_free(&s->out);
+	free(s->hostkey);
+	s->hostkey = NULL;
+	s->login->addr = s->login->addrs;
+	if (!pump_open(s))
+		return connect_fail(L, box, "connect", "out of memory");
+	algorithms_prefer(s);
+	return start_tcp(L, box);
+}
+
 /* A function given as passphrase is asked now, before anything is connected. */
 static int
 passphrase_k(lua_State *L, int status, lua_KContext ctx)
@@ -317,7 +345,7 @@ connect_k(lua_State *L, int status, lua_KContext ctx)
 	case RESOLVING:
 		if (s->login->failed[0] != '\0')
 			return connect_done(L, box);
-		if (!login_choose(s, text, sizeof text))
+		if (s->login->agent_path != NULL && !login_choose(s, text, sizeof text))
 			return connect_fail(L, box, "identity", "%s", text);
 		return passphrase_k(L, -1, 0);
 	case CONNECTING:
@@ -333,10 +361,15 @@ connect_k(lua_State *L, int status, lua_KContext ctx)
 			return tcp_failed(L, box);
 		return start_tcp(L, box);
 	case HANDSHAKING:
+		if (s->dead && s->login->types_shown != 0)
+			return connect_fail(L, box, "hostkey", "%s", s->login->why);
 		if (s->dead)
 			return connect_fail(L, box, s->code, "%s", s->why);
-		if (!hostkey_verify(s, text, sizeof text))
-			return connect_fail(L, box, "hostkey", "%s", text);
+		if (!hostkey_verify(s, text, sizeof text)) {
+			if (!hostkey_another(s, text))
+				return connect_fail(L, box, "hostkey", "%s", text);
+			return start_again(L, box);
+		}
 		s->phase = AUTHENTICATING;
 		s->polled = 0;
 		lb_poll_set(s->poll, 0);
@@ -418,6 +451,13 @@ add_pin(void *arg, const char *line)
 	return NULL;
 }
 
+static const char *
+add_known_hosts(void *arg, const char *path)
+{
+	hosts_load(arg, path);
+	return NULL;
+}
+
 static void
 read_known_hosts(lua_State *L, struct session *s)
 {
@@ -430,9 +470,30 @@ read_known_hosts(lua_State *L, struct session *s)
 		hosts_load(s, "/etc/ssh/ssh_known_hosts");
 	} else if (type == LUA_TSTRING) {
 		hosts_load(s, lua_tostring(L, -1));
+	} else if (type == LUA_TTABLE) {
+		each_string(L, "known_hosts", s, add_known_hosts);
 	} else if (type != LUA_TBOOLEAN || lua_toboolean(L, -1)) {
-		luaL_argerror(L, 2, "option 'known_hosts' must be a path or false");
+		luaL_argerror(L, 2, "option 'known_hosts' must be a path, a list or false");
 	}
+	lua_settop(L, 3);
+}
+
+static void
+read_agent(lua_State *L, struct login *l)
+{
+	const char *path = getenv("SSH_AUTH_SOCK");
+	int type = LUA_TNIL;
+
+	if (!lua_isnoneornil(L, 2))
+		type = lua_getfield(L, 2, "agent");
+	if (type == LUA_TSTRING)
+		path = lua_tostring(L, -1);
+	else if (type != LUA_TNIL && type != LUA_TBOOLEAN)
+		luaL_argerror(L, 2, "option 'agent' must be a boolean or the path of a socket");
+	if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1))
+		path = NULL;
+	if (path != NULL && path[0] != '\0' && (l->agent_path = strdup(path)) == NULL)
+		luaL_error(L, "out of memory");
 	lua_settop(L, 3);
 }
 
@@ -442,9 +503,9 @@ read_known_hosts(lua_State *L, struct session *s)
  *
  * opts: port (22), user, timeout (30 seconds for all of it), identities (private key
  * files; else ~/.ssh/id_ed25519 and id_ecdsa), passphrase (secret, string, or a function
- * of the path), agent (true: $SSH_AUTH_SOCK), identities_only (no other keys of the
+ * of the path), agent (true: $SSH_AUTH_SOCK; or a path), identities_only (no other keys of the
  * agent), host_keys (pinned: "ssh-ed25519 AAAA..."), fingerprint ("SHA256:..."),
- * known_hosts (a path, or false), host_key_alias, accept_new (of a host that nothing is
+ * known_hosts (a path, a list, or false), host_key_alias, accept_new (of a host that nothing is
  * known of), keepalive (15 seconds; 0: none). At most two keys are offered.             */
 int
 l_connect(lua_State *L)
@@ -495,8 +556,7 @@ l_connect(lua_State *L)
 	each_string(L, "identities", l, add_identity);
 	if (l->keys == NULL && l->reasons.len == 0)
 		login_add_default_files(l);
-	if (lb_opt_boolean(L, 2, "agent", true) && getenv("SSH_AUTH_SOCK") != NULL)
-		l->agent_path = strdup(getenv("SSH_AUTH_SOCK"));
+	read_agent(L, l);
 	if (l->agent_path == NULL && !login_choose(s, l->why, sizeof l->why))
 		return connect_fail(L, box, "identity", "%s", l->why);
 	algorithms_prefer(s);

@@ -70,6 +70,15 @@ sftp_failed(struct session *s, struct op *op, int rc)
 		    op->path != NULL ? op->path : "", op->path != NULL ? ": " : "", status);
 }
 
+/* A step would wait: it has ended when there is nobody left to wait for. */
+static bool
+sftp_again(struct session *s, struct op *op)
+{
+	if (s->sftp_gone)
+		op_fail(op, "closed", "the server has ended sftp");
+	return s->sftp_gone;
+}
+
 /* Opens sftp itself. false: not yet, or *ended with a failure. */
 static bool
 sftp_begin(struct session *s, struct op *op, bool *ended)
@@ -77,14 +86,23 @@ sftp_begin(struct session *s, struct op *op, bool *ended)
 	char *msg = NULL;
 	int rc;
 
-	*ended = false;
-	if (s->sftp == NULL)
-		s->sftp = libssh2_sftp_init(s->lib);
-	if (s->sftp != NULL)
+	if (s->sftp_gone || s->sftp != NULL) {
+		*ended = s->sftp_gone && sftp_again(s, op);
+		return !*ended;
+	}
+	if (!s->sftp_begun)
+		s->opened_id = UINT32_MAX;
+	s->sftp_begun = true;
+	s->sftp = libssh2_sftp_init(s->lib);
+	if (s->sftp != NULL) {
+		s->sftp_id = s->opened_id;
 		return true;
+	}
 	rc = libssh2_session_last_error(s->lib, &msg, NULL, 0);
+	*ended = rc == LIBSSH2_ERROR_EAGAIN && sftp_again(s, op);
 	if (rc == LIBSSH2_ERROR_EAGAIN)
 		return false;
+	s->sftp_begun = false;
 	op->session_channel = true; /* should it have to wait */
 	if (!op_of_channel(rc))
 		die_lib(s, rc);
@@ -102,7 +120,7 @@ static bool
 sftp_ended(struct session *s, struct op *op, int rc)
 {
 	if (rc == LIBSSH2_ERROR_EAGAIN)
-		return false;
+		return sftp_again(s, op);
 	if (rc < 0)
 		sftp_failed(s, op, rc);
 	return true;
@@ -124,11 +142,10 @@ open_step(struct session *s, struct op *op)
 	    op->flags, op->mode, LIBSSH2_SFTP_OPENFILE);
 	if (f->lib == NULL) {
 		rc = libssh2_session_last_errno(s->lib);
-		if (rc == LIBSSH2_ERROR_EAGAIN)
+		if (rc == LIBSSH2_ERROR_EAGAIN && !s->sftp_gone)
 			return false;
 		f->opening = false;
-		sftp_failed(s, op, rc);
-		return true;
+		return sftp_ended(s, op, rc);
 	}
 	f->opening = false;
 	return true;
@@ -163,10 +180,12 @@ close_step(struct session *s, struct op *op)
 {
 	int rc = libssh2_sftp_close_handle(op->file->lib);
 
-	if (rc == LIBSSH2_ERROR_EAGAIN)
+	if (rc == LIBSSH2_ERROR_EAGAIN && !s->sftp_gone)
 		return false;
-	op->file->lib = NULL;
-	op->file->closing = false;
+	if (rc != LIBSSH2_ERROR_EAGAIN) {
+		op->file->lib = NULL;
+		op->file->closing = false;
+	}
 	return sftp_ended(s, op, rc);
 }
 
@@ -228,6 +247,7 @@ shutdown_step(struct session *s, struct op *op)
 	if (s->sftp != NULL && libssh2_sftp_shutdown(s->sftp) == LIBSSH2_ERROR_EAGAIN)
 		return false;
 	s->sftp = NULL;
+	s->sftp_begun = s->sftp_gone = false;
 	return true;
 }
 
@@ -240,11 +260,13 @@ files_run(struct session *s)
 	struct op *op;
 
 	while ((f = *p) != NULL) {
-		if (f->box != NULL || f->opening || f->closing) {
+		if (f->opening || f->closing || (f->lib != NULL && f->box != NULL)) {
 			p = &f->next;
 			continue;
 		}
 		if (f->lib == NULL) {
+			if (f->box != NULL)
+				f->box->file = NULL;
 			*p = f->next;
 			free(f);
 			continue;
@@ -257,7 +279,7 @@ files_run(struct session *s)
 		op_queue(s, op, false);
 		p = &f->next;
 	}
-	if (s->sftp == NULL || s->files != NULL || s->active != NULL || s->ops == NULL)
+	if (s->sftp == NULL || s->sftp_gone || s->files != NULL || s->active != NULL || s->ops == NULL)
 		return;
 	for (op = s->ops; op != NULL; op = op->next)
 		if (op_may_start(s, op))

@@ -110,13 +110,15 @@ algorithms_prefer(struct session *s)
 
 		for (round = 0; round < 2; round++) {
 			for (i = 0; n > 0 && m->names[i] != NULL; i++) {
-				bool known = false;
+				bool known = false, shown = false;
 
-				for (t = 0; hostkey && t < HOSTKEY_TYPES; t++)
-					if (is_hostkey_of(m->names[i], hostkey_types[t].type) &&
-					    hostkey_known(s, t, NULL))
-						known = true;
-				if (!listed(have, n, m->names[i]) || known != (round == 0))
+				for (t = 0; hostkey && t < HOSTKEY_TYPES; t++) {
+					if (!is_hostkey_of(m->names[i], hostkey_types[t].type))
+						continue;
+					known = hostkey_known(s, t, NULL);
+					shown = (s->login->types_shown >> t & 1) != 0;
+				}
+				if (!listed(have, n, m->names[i]) || shown || known != (round == 0))
 					continue;
 				snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s",
 				    list[0] != '\0' ? "," : "", m->names[i]);
@@ -404,6 +406,23 @@ hostkey_verify(struct session *s, char *why, size_t size)
 	free(shown.blob);
 	hosts_end(s);
 	return ok && s->hostkey != NULL;
+}
+
+bool
+hostkey_another(struct session *s, const char *why)
+{
+	struct login *l = s->login;
+	int i;
+
+	if (l->fingerprint[0] == '\0' || l->pins != NULL)
+		return false;
+	if (l->types_shown == 0)
+		snprintf(l->why, sizeof l->why, "%s", why);
+	for (i = 0; i < HOSTKEY_TYPES; i++)
+		if (strcmp(s->hostkey_type, hostkey_types[i].type) == 0)
+			l->types_shown |= 1U << i;
+	/* the last one is ssh-rsa, which not every libssh2 can ask for */
+	return l->types_shown != (1U << (HOSTKEY_TYPES - !rsa_works())) - 1;
 }
 
 /* Identities */

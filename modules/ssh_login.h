@@ -21,6 +21,7 @@ struct login {
 	struct _LIBSSH2_KNOWNHOSTS *hosts, *revoked;
 	struct ssh_key *pins;
 	char fingerprint[64];
+	unsigned types_shown; /* to the fingerprint in vain; bits of hostkey_types */
 	bool accept_new;
 	/* identities */
 	struct ssh_key *keys, *agent_keys;
@@ -55,6 +56,8 @@ void hosts_load(struct session *s, const char *path);
 void hosts_end(struct session *s);
 /* After the handshake. false: `why` has the fingerprints shown and expected. */
 bool hostkey_verify(struct session *s, char *why, size_t size);
+/* It was another key than the fingerprint's: whether one of another type is worth a try. */
+bool hostkey_another(struct session *s, const char *why);
 
 /* For worker threads; `session` belongs to them meanwhile. */
 void resolve_work(void *session);

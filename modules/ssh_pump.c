@@ -25,6 +25,7 @@
 
 enum {
 	BANNER_MAX = 65536, /* bytes before the handshake is done */
+	VAIN_MAX = 100000,  /* reads of nothing before libssh2 returns */
 	QUICK_MAX = 16384,  /* bytes that are acknowledged at once */
 	ROUNDS = 64         /* of the pump before others have their turn */
 };
@@ -52,8 +53,9 @@ clean(char *out, size_t size, const char *text, size_t len)
 }
 
 /* Memory of libssh2: wiped when freed, since keys and passphrases pass through it. And the
- * one place where an exit status can be seen to arrive: libssh2 keeps 0 both for "0" and
- * for "none came", and a channel that was cut must not look like a command that worked. */
+ * one place where messages can be seen that libssh2 keeps to itself: an exit status (it
+ * has 0 both for "0" and for "none came", and a channel that was cut must not look like a
+ * command that worked), and the end of sftp (for which it would wait for ever). */
 
 struct block {
 	_Alignas(max_align_t) size_t size;
@@ -62,13 +64,16 @@ struct block {
 static void
 packet_seen(struct session *s, const unsigned char *data, size_t size)
 {
-	enum { CHANNEL_OPEN = 90, CHANNEL_REQUEST = 98 };
+	enum { CHANNEL_OPEN = 90, CHANNEL_EOF = 96, CHANNEL_CLOSE = 97, CHANNEL_REQUEST = 98 };
 	struct wire w = { data + 1, size - 1 }, name, signal;
 	struct chan *ch;
 	uint32_t id, status;
 
 	if (data[0] == CHANNEL_OPEN && wire_string(&w, &name) && wire_u32(&w, &id))
 		s->opened_id = id;
+	if ((data[0] == CHANNEL_EOF || data[0] == CHANNEL_CLOSE) && wire_u32(&w, &id) &&
+	    s->sftp_begun && id == (s->sftp != NULL ? s->sftp_id : s->opened_id))
+		s->sftp_gone = true;
 	if (data[0] != CHANNEL_REQUEST || !wire_u32(&w, &id) || !wire_string(&w, &name) ||
 	    w.left < 5)
 		return;
@@ -170,7 +175,8 @@ static LIBSSH2_RECV_FUNC(io_recv)
 		return n;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
-		return -EAGAIN;
+		/* when sftp ends inside a packet libssh2 asks on and on */
+		return ++s->vain < VAIN_MAX ? -EAGAIN : -EPROTO;
 	s->error = n < 0 ? errno : 0;
 	s->eof = true;
 	return -EAGAIN;
@@ -453,6 +459,7 @@ ops_run(struct session *s)
 			if (op_may_start(s, op))
 				s->active = op;
 		op = s->active;
+		s->vain = 0;
 		if (op == NULL || !op->step(s, op) || s->dead)
 			return progress && !s->dead;
 		op_end(s, op);
@@ -571,12 +578,14 @@ pump(struct session *s)
 {
 	struct chan *ch;
 	bool progress, stuffed;
+	size_t received;
 	int rounds = 0;
 	char peek;
 
 	if (s->dead || s->working || s->phase < HANDSHAKING)
 		return;
 	do {
+		received = s->received;
 		progress = false;
 		handshake_run(s);
 		if (!s->dead && s->phase == READY) {
@@ -588,6 +597,10 @@ pump(struct session *s)
 				progress = true;
 		if (s->dead)
 			return;
+		/* Whoever read last may have taken from the socket what is for one that was
+		 * asked before: libssh2 keeps it, and the socket does not tell again. */
+		if (s->received != received)
+			progress = true;
 		flush(s);
 		if (!progress && s->phase == READY && !s->eof && !has_reader(s, &stuffed) &&
 		    !stuffed) {
@@ -624,6 +637,7 @@ void
 pump_beat(void *arg)
 {
 	struct session *s = arg;
+	int next;
 
 	if (s->dead || s->phase < READY)
 		return;
@@ -634,7 +648,13 @@ pump_beat(void *arg)
 		    now() - s->last_in);
 		return;
 	}
-	noop(s);
+	if (s->active != NULL) {
+		/* it may wait long for its own answer */
+		libssh2_keepalive_config(s->lib, 1, 2);
+		libssh2_keepalive_send(s->lib, &next);
+	} else {
+		noop(s);
+	}
 	lb_timer_set(s->beat, s->keepalive);
 	pump(s);
 }

@@ -87,10 +87,12 @@ struct session {
 	int refused_at;               /* how many sessions the server had of us when it */
 	double refused_until;         /* refused one more, and until when that counts */
 	bool had_session;
-	uint32_t opened_id;
+	uint32_t opened_id, sftp_id;
 	struct _LIBSSH2_SFTP *sftp;
 	struct file *files;
 	struct listener *listeners;
+	int vain;                     /* reads of nothing since an operation went on */
+	bool sftp_begun, sftp_gone;   /* gone: the server has ended it, for good */
 	bool shaken;                  /* the handshake is done */
 	bool eof, mute, dead;         /* mute: nothing can be sent any more */
 	bool working, released;       /* a worker thread has it; then it is to be destroyed */

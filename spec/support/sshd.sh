@@ -14,12 +14,13 @@ done
 [ -f "$dir/authorized_keys" ] || cp "$dir/id.pub" "$dir/authorized_keys"
 chmod 600 "$dir/authorized_keys"
 if [ "$(id -u)" = 0 ]; then mkdir -p /run/sshd; fi
+wanted=$(for line in "$@"; do printf '%s\n' "$line"; done)
+has() { printf '%s\n' "$wanted" | grep -q "^$1 "; }
 {
   # what the spec asks for stands first, since sshd takes the first value of a key
-  for line in "$@"; do printf '%s\n' "$line"; done
-  grep -q '^HostKey ' <<END || printf 'HostKey %s\n' "$dir/host_ed25519" "$dir/host_ecdsa" "$dir/host_rsa"
-$(for line in "$@"; do printf '%s\n' "$line"; done)
-END
+  printf '%s\n' "$wanted"
+  has HostKey || printf 'HostKey %s\n' "$dir/host_ed25519" "$dir/host_ecdsa" "$dir/host_rsa"
+  has Subsystem || echo 'Subsystem sftp internal-sftp'
   cat <<END
 ListenAddress 127.0.0.1
 Port $port
@@ -35,7 +36,6 @@ UseDNS no
 LogLevel VERBOSE
 PermitRootLogin yes
 MaxStartups 100:30:200
-Subsystem sftp internal-sftp
 END
 } > "$dir/config"
 : > "$dir/ready"
