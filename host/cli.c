@@ -55,8 +55,7 @@ static const struct command {
 	    "  lbrun resume\n"
 	    "  lbrun resume 7f3a --yes\n" },
 	{ "undo", UNDO, 1, 1, true, "undo RUN", "a RUN",
-	    "undo a run's reversible effects, last first",
-	    "  lbrun undo 7f3a\n" },
+	    "undo a run's reversible effects, last first", "  lbrun undo 7f3a\n" },
 	{ "settle", SETTLE, 2, 2, false,
 	    "settle RUN STEP --done|--redo|--fail --reason TEXT", "a RUN and a STEP",
 	    "decide a step in doubt",
@@ -79,8 +78,8 @@ static const struct command {
 	    "the parameters and steps of a runbook",
 	    "  lbrun describe provision.lua\n"
 	    "  lbrun describe provision.lua --json    JSON Schema of the parameters\n" },
-	{ "doctor", DOCTOR, 0, 0, false, "doctor", NULL, "what this machine has and lacks",
-	    "  lbrun doctor\n" },
+	{ "doctor", DOCTOR, 0, 0, false, "doctor", NULL,
+	    "what this machine has and lacks", "  lbrun doctor\n" },
 	{ "verify-journal", VERIFY, 0, 0, false, "verify-journal", NULL,
 	    "check the journal's hash chain", "  lbrun verify-journal\n" },
 	{ "help", HELP, 0, 1, false, "help [COMMAND]", NULL, "help on a command",
@@ -124,15 +123,15 @@ static const struct option_row {
 	{ "check", 0, FLAG, PARAMETERS, RUN | PLAN, AT(check), NULL,
 	    "probe only, change nothing" },
 	{ "diff", 0, FLAG, PARAMETERS, ACTS, AT(diff), NULL, "show what changes" },
-	{ "detailed-exitcode", 0, FLAG, PARAMETERS, RUN | PLAN, AT(detailed_exitcode), NULL,
-	    "exit 10 when a plan finds changes" },
+	{ "detailed-exitcode", 0, FLAG, PARAMETERS, RUN | PLAN, AT(detailed_exitcode),
+	    NULL, "exit 10 when a plan finds changes" },
 	{ "yes", 'y', FLAG, APPROVAL, ACTS | ABANDON, AT(yes), NULL,
 	    "answer yes to questions; never passes a barrier" },
 	{ "confirm", 0, STRING, APPROVAL, ACTS, AT(confirm), "TENANT",
 	    "pass the barrier before an irreversible step" },
 	{ "no-input", 0, FLAG, APPROVAL, ANY, AT(no_input), NULL, "never ask" },
-	{ "on-failure", 0, STRING, APPROVAL, RUN | RESUME | UNDO, AT(on_failure), "COMMAND",
-	    "shell command to run here when the run fails" },
+	{ "on-failure", 0, STRING, APPROVAL, RUN | RESUME | UNDO, AT(on_failure),
+	    "COMMAND", "shell command to run here when the run fails" },
 	{ "done", 0, FLAG, DECISION, SETTLE, AT(done), NULL, "the step took effect" },
 	{ "redo", 0, FLAG, DECISION, SETTLE, AT(redo), NULL, "apply the step again" },
 	{ "fail", 0, FLAG, DECISION, SETTLE, AT(fail), NULL, "the step failed" },
@@ -145,7 +144,8 @@ static const struct option_row {
 	{ "color", 0, WHEN, OUTPUT, ANY, AT(color), "WHEN", "auto, always or never" },
 	{ "journal", 0, STRING, OUTPUT, ANY, AT(journal), "FILE",
 	    "instead of $XDG_STATE_HOME/lbrun/journal.db" },
-	{ "help", 'h', ASK_HELP, OUTPUT, ANY, 0, NULL, "this help, or that of a command" },
+	{ "help", 'h', ASK_HELP, OUTPUT, ANY, 0, NULL,
+	    "this help, or that of a command" },
 	{ "version", 0, ASK_VERSION, OUTPUT, ANY, 0, NULL, "version" },
 #undef AT
 };
@@ -204,8 +204,8 @@ distance(const char *a, const char *b)
 				best = d[i - 1][j] + 1;
 			if (d[i][j - 1] + 1 < best)
 				best = d[i][j - 1] + 1;
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-			    d[i - 2][j - 2] + 1 < best)
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
+			    a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best)
 				best = d[i - 2][j - 2] + 1;
 			d[i][j] = best;
 		}
@@ -269,7 +269,8 @@ row_of(int c)
 static size_t
 param_name(const char *s)
 {
-	size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	size_t n = strspn(s,
+	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	    "0123456789_");
 
 	if (n == 0 || s[n] != '=' || (*s >= '0' && *s <= '9'))
@@ -311,7 +312,8 @@ unknown_command(struct cli *cli, const char *word)
 	near = cli_nearest(word, names);
 	printable(word, strlen(word), shown, sizeof shown);
 	if (near != NULL)
-		return usage(cli, "unknown command '%s' - did you mean '%s'?", shown, near);
+		return usage(
+		    cli, "unknown command '%s' - did you mean '%s'?", shown, near);
 	return usage(cli, "unknown command '%s'; a runbook's name ends in .lua", shown);
 }
 
@@ -324,21 +326,22 @@ parse_number(struct cli *cli, const struct option_row *row, const char *arg, int
 	errno = 0;
 	n = strtol(arg, &end, 10);
 	if (errno != 0 || end == arg || *end != '\0' || n < 1 || n > 1000)
-		return usage(cli, "--%s takes a number from 1 to 1000, not '%s'", row->name,
-		    printable(arg, strlen(arg), shown, sizeof shown));
+		return usage(cli, "--%s takes a number from 1 to 1000, not '%s'",
+		    row->name, printable(arg, strlen(arg), shown, sizeof shown));
 	*to = (int)n;
 	return CLI_OK;
 }
 
 static enum cli_result
-parse_split(struct cli *cli, const struct option_row *row, const char *arg,
-    struct cli_list *to)
+parse_split(
+    struct cli *cli, const struct option_row *row, const char *arg, struct cli_list *to)
 {
 	for (;;) {
 		size_t n = strcspn(arg, ",");
 
 		if (n == 0)
-			return usage(cli, "--%s takes names with commas between them", row->name);
+			return usage(
+			    cli, "--%s takes names with commas between them", row->name);
 		if (!add(to, arg, n))
 			return CLI_MEMORY;
 		if (arg[n] == '\0')
@@ -354,7 +357,8 @@ store(struct cli *cli, const struct option_row *row, const char *arg)
 	char *field = (char *)cli + row->at, shown[64];
 
 	if (arg != NULL && *arg == '\0')
-		return usage(cli, "--%s takes %s, which is empty here", row->name, row->arg);
+		return usage(
+		    cli, "--%s takes %s, which is empty here", row->name, row->arg);
 	switch (row->kind) {
 	case FLAG:
 		*(bool *)(void *)field = true;
@@ -365,7 +369,8 @@ store(struct cli *cli, const struct option_row *row, const char *arg)
 	case NUMBER:
 		return parse_number(cli, row, arg, (int *)(void *)field);
 	case LISTED:
-		return add((struct cli_list *)(void *)field, arg, strlen(arg)) ? CLI_OK :
+		return add((struct cli_list *)(void *)field, arg, strlen(arg)) ?
+		    CLI_OK :
 		    CLI_MEMORY;
 	case SPLIT:
 		return parse_split(cli, row, arg, (struct cli_list *)(void *)field);
@@ -487,9 +492,11 @@ static enum cli_result
 check_decision(struct cli *cli, const struct command *cmd)
 {
 	if (cmd->bit == SETTLE && cli->done + cli->redo + cli->fail != 1)
-		return usage(cli, "settle needs exactly one of --done, --redo and --fail");
+		return usage(
+		    cli, "settle needs exactly one of --done, --redo and --fail");
 	if ((cmd->bit & (SETTLE | ABANDON)) != 0 && cli->reason == NULL)
-		return usage(cli, "%s needs --reason TEXT, which the journal keeps", cmd->name);
+		return usage(
+		    cli, "%s needs --reason TEXT, which the journal keeps", cmd->name);
 	return CLI_OK;
 }
 
@@ -516,7 +523,8 @@ check(struct cli *cli, uint64_t given)
 	}
 	for (size_t i = 0; i < COUNT(rows); i++)
 		if ((given >> i & 1) != 0 && (rows[i].commands & cmd->bit) == 0)
-			return usage(cli, "%s does not take --%s", cmd->name, rows[i].name);
+			return usage(
+			    cli, "%s does not take --%s", cmd->name, rows[i].name);
 	return check_decision(cli, cmd);
 }
 
@@ -533,7 +541,8 @@ cli_parse(struct cli *cli, int argc, char **argv)
 	r = parse_operands(cli, argc, argv);
 	if (r != CLI_OK)
 		return r;
-	if (asked == CLI_HELP && (cli->command == NULL || strcmp(cli->command, "help") != 0))
+	if (asked == CLI_HELP &&
+	    (cli->command == NULL || strcmp(cli->command, "help") != 0))
 		return CLI_HELP;
 	r = check(cli, given);
 	if (r != CLI_OK)
@@ -596,26 +605,33 @@ cli_help(FILE *out, const char *command)
 	const struct command *cmd = command != NULL ? command_find(command) : NULL;
 
 	if (cmd != NULL) {
-		fprintf(out, "Examples:\n%s\nlbrun %s\n    %s\n", cmd->examples, cmd->usage,
-		    cmd->summary);
+		fprintf(out, "Examples:\n%s\nlbrun %s\n    %s\n", cmd->examples,
+		    cmd->usage, cmd->summary);
 		help_options(out, cmd->bit);
 		return;
 	}
-	fputs("Examples:\n"
-	      "  lbrun plan provision.lua -t ssh://root@203.0.113.7    what would it change?\n"
-	      "  lbrun provision.lua -t ssh://root@203.0.113.7         change it\n"
-	      "  lbrun resume                                          go on where it stopped\n"
-	      "  lbrun explain 7f3a                                    what now?\n"
-	      "\nCommands:\n", out);
-	for (size_t i = 0; i < COUNT(commands); i++)
-		fprintf(out, "  %-36s %s\n", commands[i].bit == SETTLE ? "settle RUN STEP" :
-		    commands[i].bit == ABANDON ? "abandon RUN" : commands[i].usage,
-		    commands[i].summary);
+	fputs(
+	    "Examples:\n"
+	    "  lbrun plan provision.lua -t ssh://root@203.0.113.7   what would it do?\n"
+	    "  lbrun provision.lua -t ssh://root@203.0.113.7        do it\n"
+	    "  lbrun resume                                         go on with it\n"
+	    "  lbrun explain 7f3a                                   what now?\n"
+	    "\nCommands:\n",
+	    out);
+	for (size_t i = 0; i < COUNT(commands); i++) {
+		const char *words = commands[i].usage, *options = strstr(words, " --");
+		size_t len = options != NULL ? (size_t)(options - words) : strlen(words);
+
+		fprintf(out, "  %-36.*s %s\n", (int)len, words, commands[i].summary);
+	}
 	help_options(out, ANY & ~SETTLE & ~ABANDON);
-	fputs("\nExit: 0 done, 2 usage, 3 warnings, 4 unreachable, 5 failed cleanly, 6 partial,\n"
-	      "7 needs approval, 8 locked, 9 in doubt, 10 changes pending, 11 not verified,\n"
-	      "12 key or secret, 13 journal or sources, 130 and 143 interrupted.\n"
-	      "More: lbrun help COMMAND, man lbrun\n", out);
+	fputs(
+	    "\nExit: 0 done, 2 usage, 3 warnings, 4 unreachable, 5 failed cleanly,\n"
+	    "6 partial, 7 needs approval, 8 locked, 9 in doubt, 10 changes pending,\n"
+	    "11 not verified, 12 key or secret, 13 journal or sources, 130 and 143\n"
+	    "interrupted.\n"
+	    "More: lbrun help COMMAND, man lbrun\n",
+	    out);
 }
 
 void

@@ -29,7 +29,8 @@ enum cli_result {
 struct cli {
 	const char *command; /* "run", "plan", ...; for CLI_HELP the topic or NULL */
 	struct cli_list operands, params, target, identity, tags, skip_tags;
-	const char *targets_file, *params_file, *confirm, *journal, *request_id, *on_failure;
+	const char *targets_file, *params_file, *confirm, *journal, *request_id,
+	    *on_failure;
 	const char *reason, *color;
 	int parallel, verbose; /* parallel: 0 when not given */
 	bool check, diff, detailed_exitcode, json, yes, no_input, allow_local_root, quiet;

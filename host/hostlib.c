@@ -24,7 +24,7 @@
 #include "secret.h"
 #include "version.h"
 
-/* ---- time ---- */
+/* Time */
 
 static double
 seconds_of(clockid_t clock)
@@ -76,7 +76,7 @@ host_date(lua_State *L)
 	return 1;
 }
 
-/* ---- this process and this machine ---- */
+/* This process and this machine */
 
 static void
 push_or_nil(lua_State *L, const char *s)
@@ -144,8 +144,11 @@ start_time_of(lua_Integer pid)
 		return 0;
 	/* The name in parentheses may hold anything, ')' too. */
 	p = strrchr(stat, ')');
-	if (p == NULL || sscanf(p + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u "
-	    "%*d %*d %*d %*d %*d %*d %llu", &state, &start) != 2)
+	if (p == NULL ||
+	    sscanf(p + 1,
+		" %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u "
+		"%*d %*d %*d %*d %*d %*d %llu",
+		&state, &start) != 2)
 		return 0;
 	return state == 'Z' || state == 'X' ? 0 : start;
 }
@@ -188,8 +191,9 @@ host_process_alive(lua_State *L)
 	const char *boot = luaL_checkstring(L, 3);
 	char id[64];
 
-	lua_pushboolean(L, pid > 0 && start > 0 && boot_id(id, sizeof id) &&
-	    strcmp(id, boot) == 0 && start_time_of(pid) == (unsigned long long)start);
+	lua_pushboolean(L,
+	    pid > 0 && start > 0 && boot_id(id, sizeof id) && strcmp(id, boot) == 0 &&
+		start_time_of(pid) == (unsigned long long)start);
 	return 1;
 }
 
@@ -360,7 +364,7 @@ host_nearest(lua_State *L)
 	return 1;
 }
 
-/* ---- secrets ---- */
+/* Secrets */
 
 /* host.secret(name, bytes)
  *  +-> secret   (raises for fewer than 8 bytes, which could not be masked) */
@@ -388,7 +392,8 @@ host_is_secret(lua_State *L)
 }
 
 /* host.reveal(secret)
- *  +-> its bytes as a string, which no longer masks itself when it is written elsewhere */
+ *  +-> its bytes as a string, which no longer masks itself when it is written elsewhere
+ */
 static int
 host_reveal(lua_State *L)
 {
@@ -451,7 +456,7 @@ host_mask(lua_State *L)
 	return 1;
 }
 
-/* ---- sandbox ---- */
+/* Sandbox */
 
 /* print(...) of the sandbox: to standard error, masked. */
 static int

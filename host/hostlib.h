@@ -24,7 +24,7 @@ const char *hostlib_path(lua_State *L, int idx);
 /* Read fd to its end, or one line of it, in a wait. Closes fd unless it is 0. The last
  * thing a Lua function does: return hostlib_read_fd(...).
  *  +-> string
- *  +-> nil, err   (too_large, interrupted, io)                                          */
+ *  +-> nil, err   (too_large, interrupted, io) */
 int hostlib_read_fd(lua_State *L, int fd, size_t max, const char *op);
 
 extern const luaL_Reg hostlib_fs[];       /* files */

@@ -1,4 +1,5 @@
-/* hostlib_fs.c: the controller's own files, for the prelude. Targets are not its business. */
+/* hostlib_fs.c: the controller's own files, for the prelude. Targets are not its
+ * business. */
 #include "hostlib.h"
 
 #include <dirent.h>
@@ -29,8 +30,10 @@ hostlib_path(lua_State *L, int idx)
 static const char *
 type_name(mode_t mode)
 {
-	return S_ISREG(mode) ? "file" : S_ISDIR(mode) ? "directory" :
-	    S_ISLNK(mode) ? "link" : "other";
+	return S_ISREG(mode) ? "file" :
+	    S_ISDIR(mode)    ? "directory" :
+	    S_ISLNK(mode)    ? "link" :
+			       "other";
 }
 
 /* A mode as the string "0600" or the integer 384. */
@@ -134,9 +137,9 @@ not_private(const struct stat *st)
 
 /* host.read_file(path, opts)
  *  +-> string
- *  +-> nil, err   (not_found, denied, too_large, not_private, is_directory, interrupted, io)
- * opts: max, in bytes (64 MiB); private = true refuses what others could read or own. A
- * pipe (such as <(command)) is read to its end. */
+ *  +-> nil, err   (not_found, denied, too_large, not_private, is_directory, interrupted,
+ * io) opts: max, in bytes (64 MiB); private = true refuses what others could read or own.
+ * A pipe (such as <(command)) is read to its end. */
 static int
 host_read_file(lua_State *L)
 {
@@ -171,8 +174,8 @@ host_read_file(lua_State *L)
 	if (r > 0)
 		return fail_path(L, "read_file", path, r);
 	if (r < 0)
-		return lb_fail(L, "host", "read_file", "too_large", "%s has more than %lld bytes",
-		    path, (long long)max);
+		return lb_fail(L, "host", "read_file", "too_large",
+		    "%s has more than %lld bytes", path, (long long)max);
 	return 1;
 }
 
@@ -226,7 +229,8 @@ replace_name(struct replacement *r, const char *path)
 		return errno;
 	if (path[folder] == '\0')
 		return EISDIR;
-	n = snprintf(r->folder, sizeof r->folder, "%.*s", (int)folder, folder > 0 ? path : ".");
+	n = snprintf(
+	    r->folder, sizeof r->folder, "%.*s", (int)folder, folder > 0 ? path : ".");
 	if (folder == 0)
 		n = snprintf(r->folder, sizeof r->folder, ".");
 	if (n < 0 || (size_t)n >= sizeof r->folder)
@@ -242,7 +246,8 @@ replace_fill(const struct replacement *r, const char *data, size_t len)
 {
 	int errnum, fd;
 
-	fd = open(r->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = open(
+	    r->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return errno;
 	errnum = write_all(fd, data, len);
@@ -261,7 +266,7 @@ replace_commit(const struct replacement *r)
 	int errnum = 0;
 
 	if (r->exclusive ? link(r->temporary, r->path) != 0 :
-	    rename(r->temporary, r->path) != 0)
+			   rename(r->temporary, r->path) != 0)
 		errnum = errno;
 	if (r->exclusive || errnum != 0)
 		unlink(r->temporary);
@@ -390,7 +395,7 @@ host_stat(lua_State *L)
 
 	lb_opts(L, 2, names);
 	if (fstatat(AT_FDCWD, path, &st,
-	    lb_opt_boolean(L, 2, "follow", true) ? 0 : AT_SYMLINK_NOFOLLOW) != 0)
+		lb_opt_boolean(L, 2, "follow", true) ? 0 : AT_SYMLINK_NOFOLLOW) != 0)
 		return fail_path(L, "stat", path, errno);
 	lua_createtable(L, 0, 6);
 	lua_pushstring(L, type_name(st.st_mode));
@@ -442,8 +447,8 @@ make_parents(const char *path)
 /* host.mkdir(path, mode, opts)
  *  +-> true
  *  +-> nil, err   (exists, not_found, denied, no_space, io)
- * `mode` ("0700") is exact. opts: parents = true also makes the folders above it, and then
- * a folder that is there already is fine and keeps its mode. */
+ * `mode` ("0700") is exact. opts: parents = true also makes the folders above it, and
+ * then a folder that is there already is fine and keeps its mode. */
 static int
 host_mkdir(lua_State *L)
 {

@@ -17,7 +17,7 @@
 #include "mask.h"
 #include "secret.h"
 
-/* ---- output ---- */
+/* Output */
 
 #define PIECE 4096 /* what a pipe takes at once when poll says that it takes some */
 #define KEPT_MAX ((size_t)4 << 20)
@@ -26,8 +26,8 @@
 
 struct out {
 	int fd;
-	int error;     /* errno of the write that failed; all that follows is dropped */
-	bool regular;  /* a file takes any amount and knows no waiting */
+	int error;    /* errno of the write that failed; all that follows is dropped */
+	bool regular; /* a file takes any amount and knows no waiting */
 	struct mask_stream *stream;
 	struct lb_timer *timer;
 	struct lb_buf kept;
@@ -262,7 +262,7 @@ host_width(lua_State *L)
 	return 1;
 }
 
-/* ---- input ---- */
+/* Input */
 
 #define READER "lb.reader"
 #define LOOK 0.05 /* how often a terminal or pipe is looked at */
@@ -273,7 +273,8 @@ struct reader {
 	bool line, tty; /* up to a newline; `saved` is to be put back */
 	size_t max;
 	const char *op;
-	lua_KFunction done; /* called at the end of the input; ctx is the reader's index */
+	lua_KFunction
+	    done; /* called at the end of the input; ctx is the reader's index */
 	struct termios saved;
 	struct lb_buf buf;
 };
@@ -364,7 +365,8 @@ reader_step(lua_State *L, int status, lua_KContext ctx)
 		return lb_wait(L, &r->wait, LOOK, ctx, reader_step);
 	case GOT_TOO_MUCH:
 		reader_release(r);
-		return lb_fail(L, "host", r->op, "too_large", "more than %zu bytes", r->max);
+		return lb_fail(
+		    L, "host", r->op, "too_large", "more than %zu bytes", r->max);
 	case GOT_ERROR:
 		errnum = errno;
 		reader_release(r);
@@ -453,8 +455,8 @@ ask_done(lua_State *L, int status, lua_KContext ctx)
 	return 1;
 }
 
-/* No echo but that of the newline; and no stop by Ctrl-Z, which would leave the shell with
- * a terminal that does not echo. */
+/* No echo but that of the newline; and no stop by Ctrl-Z, which would leave the shell
+ * with a terminal that does not echo. */
 static bool
 tty_prepare(struct reader *r, bool secret)
 {

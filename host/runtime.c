@@ -130,7 +130,8 @@ report_start(lua_State *L)
 	char line[1024];
 	const char *why = lua_tostring(L, -1);
 
-	snprintf(line, sizeof line, "lbrun: internal: %s\n", why != NULL ? why : "no reason");
+	snprintf(
+	    line, sizeof line, "lbrun: internal: %s\n", why != NULL ? why : "no reason");
 	if (hostlib_write(L, STDERR_FILENO, line, strlen(line)) == EBADF)
 		fputs(line, stderr);
 }
@@ -150,7 +151,8 @@ finish_output(lua_State *L, struct runtime *r)
 		if (r->status == EXIT_SUCCESS)
 			r->status = EXIT_PIPE;
 	} else if (errnum != 0) {
-		snprintf(line, sizeof line, "lbrun: cannot write to standard output: %s\n",
+		snprintf(line, sizeof line,
+		    "lbrun: cannot write to standard output: %s\n",
 		    strerror_r(errnum, why, sizeof why));
 		hostlib_write(L, STDERR_FILENO, line, strlen(line));
 		if (r->status == EXIT_SUCCESS)

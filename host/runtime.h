@@ -1,5 +1,5 @@
-/* runtime.h: one Lua state with its masker, sandbox, loop and output, from its beginning to
- * its end. What runs in it is the caller's choice. */
+/* runtime.h: one Lua state with its masker, sandbox, loop and output, from its beginning
+ * to its end. What runs in it is the caller's choice. */
 #ifndef RUNTIME_H
 #define RUNTIME_H
 

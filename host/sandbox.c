@@ -59,10 +59,11 @@ cpu_now(clockid_t clock)
 	return (uint64_t)ts.tv_sec * NS + (uint64_t)ts.tv_nsec;
 }
 
-/* ---- deadline ---- */
+/* Deadline */
 
 /* Once a slice has expired the hook runs at every instruction and always raises: what a
- * pcall, an xpcall handler or a __close caught is raised again at its next instruction. */
+ * pcall, an xpcall handler or a __close caught is raised again at its next instruction.
+ */
 static void
 on_count(lua_State *L, lua_Debug *ar)
 {
@@ -143,7 +144,7 @@ sandbox_deadline(lua_State *L)
 	return 1;
 }
 
-/* ---- watchdog ---- */
+/* Watchdog */
 
 static void
 give_up(struct sandbox *sb)
@@ -209,7 +210,7 @@ watchdog_start(struct sandbox *sb)
 	return false;
 }
 
-/* ---- the boundary between trusted and sandboxed code ---- */
+/* The boundary between trusted and sandboxed code */
 
 /* The message handler of host.call: an error and the traceback that goes with it travel
  * in one box, for a handler returns one value. */
@@ -267,8 +268,8 @@ sandbox_call(lua_State *L)
 	lua_insert(L, 1);
 	lua_pushboolean(L, 1);
 	lua_insert(L, 2); /* handler, true, fn, args... */
-	return call_end(L,
-	    lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 1, 0, call_end), 0);
+	return call_end(
+	    L, lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 1, 0, call_end), 0);
 }
 
 /* Whether this function was called by embedded code that was itself called by nothing but
@@ -308,8 +309,9 @@ do_pcall(lua_State *L, lua_KContext recovers)
 	luaL_checkany(L, 1);
 	lua_pushboolean(L, 1);
 	lua_insert(L, 1);
-	return pcall_end(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, recovers,
-	    pcall_end), recovers);
+	return pcall_end(L,
+	    lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, recovers, pcall_end),
+	    recovers);
 }
 
 /* pcall of the embedded code: it may go on after a runbook that it called has expired.
@@ -340,7 +342,8 @@ body_end(lua_State *L, int status, lua_KContext ctx)
 static int
 task_body(lua_State *L)
 {
-	return body_end(L, lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, 0, body_end), 0);
+	return body_end(
+	    L, lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, 0, body_end), 0);
 }
 
 void
@@ -349,7 +352,7 @@ sandbox_push_body(lua_State *L)
 	lua_pushcfunction(L, task_body);
 }
 
-/* ---- the environment ---- */
+/* The environment */
 
 /* Handlers of xpcall run where the error was raised. In the hook's case hooks are off
  * there, so that a handler that loops would never be stopped: it is not called. */
@@ -386,15 +389,15 @@ safe_xpcall(lua_State *L)
 	lua_replace(L, 2); /* f, handler, args... */
 	lua_pushvalue(L, 1);
 	lua_pushboolean(L, 1);
-	lua_copy(L, 2, 1); /* handler, handler, args..., f, true */
+	lua_copy(L, 2, 1);   /* handler, handler, args..., f, true */
 	lua_rotate(L, 3, 2); /* handler, handler, f, true, args... */
 	lua_copy(L, 4, 2);
 	lua_remove(L, 4); /* handler, true, f, args... */
 	return xpcall_end(L, lua_pcallk(L, n - 2, LUA_MULTRET, 1, 0, xpcall_end), 0);
 }
 
-/* The metatables that sandboxed code has set: it sees and replaces no others, so that none
- * of the host's can be turned against the host. */
+/* The metatables that sandboxed code has set: it sees and replaces no others, so that
+ * none of the host's can be turned against the host. */
 static bool
 is_own(lua_State *L, int mt)
 {
@@ -452,7 +455,8 @@ safe_collectgarbage(lua_State *L)
 	const char *what = luaL_optstring(L, 1, "collect");
 
 	if (strcmp(what, "count") != 0)
-		return luaL_error(L, "a runbook can only ask collectgarbage for \"count\"");
+		return luaL_error(
+		    L, "a runbook can only ask collectgarbage for \"count\"");
 	lua_pushnumber(L, lua_gc(L, LUA_GCCOUNT) + lua_gc(L, LUA_GCCOUNTB) / 1024.0);
 	return 1;
 }
@@ -487,7 +491,8 @@ key_compare(const void *pa, const void *pb)
 	if (ra == 0 && a->integer && b->integer)
 		return a->i < b->i ? -1 : a->i > b->i;
 	if (ra == 0) {
-		double x = a->integer ? (double)a->i : a->n, y = b->integer ? (double)b->i : b->n;
+		double x = a->integer ? (double)a->i : a->n,
+		       y = b->integer ? (double)b->i : b->n;
 		return x < y ? -1 : x > y;
 	}
 	if (ra == 1) {
@@ -595,11 +600,12 @@ copy_library(lua_State *L, const char *name, const char *const without[])
 void
 sandbox_push_env(lua_State *L)
 {
-	static const char *const plain[] = { "assert", "error", "ipairs", "next", "select",
-		"tonumber", "tostring", "type", "rawequal", "rawlen", "rawget", "rawset",
-		"_VERSION", NULL };
-	static const luaL_Reg guarded[] = { { "pcall", plain_pcall }, { "xpcall", safe_xpcall },
-		{ "getmetatable", safe_getmetatable }, { "setmetatable", safe_setmetatable },
+	static const char *const plain[] = { "assert", "error", "ipairs", "next",
+		"select", "tonumber", "tostring", "type", "rawequal", "rawlen", "rawget",
+		"rawset", "_VERSION", NULL };
+	static const luaL_Reg guarded[] = { { "pcall", plain_pcall },
+		{ "xpcall", safe_xpcall }, { "getmetatable", safe_getmetatable },
+		{ "setmetatable", safe_setmetatable },
 		{ "collectgarbage", safe_collectgarbage }, { "pairs", sorted_pairs },
 		{ NULL, NULL } };
 	static const char *const nothing[] = { NULL };
@@ -626,7 +632,7 @@ sandbox_push_env(lua_State *L)
 	lua_setfield(L, -2, "utf8");
 }
 
-/* ---- loading ---- */
+/* Loading */
 
 struct source {
 	const char *data;
@@ -703,7 +709,7 @@ sandbox_load(lua_State *L)
 	return 1;
 }
 
-/* ---- life ---- */
+/* Life */
 
 /* Methods of strings come from a table of their own that no runbook can reach, and that
  * has no string.dump. */

@@ -1,3 +1,5 @@
+-- cli_spec.lua: the command line: every option, refusal and hint, and what the program prints.
+
 local cli = require "spec.cli"
 local program = require "support.program"
 

@@ -1,3 +1,5 @@
+-- hostlib_spec.lua: the module host: files, machine, secrets, output, questions, signals, the end.
+
 local host = require "host"
 local program = require "support.program"
 

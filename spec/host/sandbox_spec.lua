@@ -1,3 +1,5 @@
+-- sandbox_spec.lua: what a runbook cannot do: escapes, deadline, watchdog, memory ceiling.
+
 local host = require "host"
 local program = require "support.program"
 

@@ -14,7 +14,8 @@
 static int
 parse(lua_State *L)
 {
-	static const char *const results[] = { "ok", "help", "version", "usage", "memory" };
+	static const char *const results[] = { "ok", "help", "version", "usage",
+		"memory" };
 	lua_Integer n = luaL_len(L, 1);
 	char **argv = lua_newuserdatauv(L, (size_t)(n + 2) * sizeof *argv, 0);
 	struct cli cli;
@@ -35,7 +36,8 @@ parse(lua_State *L)
 	}
 	lua_pushnil(L);
 	lua_pushstring(L, results[r]);
-	lua_pushstring(L, r == CLI_HELP && cli.command != NULL ? cli.command : cli.message);
+	lua_pushstring(
+	    L, r == CLI_HELP && cli.command != NULL ? cli.command : cli.message);
 	lua_pushstring(L, cli.hint);
 	cli_free(&cli);
 	return 4;
