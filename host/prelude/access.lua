@@ -75,29 +75,74 @@ local function try(run, spec, pins, timeout)
   return nil, err
 end
 
--- access.connect(run) -> connection, pinned and checked. Tells run.note about what is new.
+-- All paths, the first one with a head start: a closed port that drops packets must not
+-- hold up the path that works. -> connection and its path, or nil and what each one said.
+local function race(run, list, pins)
+  local tasks, results = {}, {}
+  local function launch(i)
+    tasks[i] = host.task(function()
+      local conn, err = try(run, list[i], pins, 20)
+      results[i] = { conn = conn, err = err }
+    end)
+  end
+  local function settle(i, wait)
+    if results[i] then return results[i].conn ~= nil end
+    local ok, err = tasks[i]:join(wait)
+    if ok then return results[i].conn ~= nil end
+    if type(err) == "table" and err.code == "timeout" then return false end
+    if type(err) == "table" and err.code == "interrupted" then
+      util.raise("interrupted", "interrupted while connecting")
+    end
+    error(err, 0)
+  end
+  local winner
+  local fine, failure = pcall(function()
+    for i = 1, #list do
+      launch(i)
+      if settle(i, i < #list and 0.7 or 0.05) then
+        winner = i
+        return
+      end
+    end
+    while not winner do
+      local waiting = false
+      for i = 1, #list do
+        if settle(i, 0.05) then
+          winner = i
+          return
+        end
+        waiting = waiting or not results[i]
+      end
+      if not waiting then return end
+    end
+  end)
+  for i, task in pairs(tasks) do
+    if i ~= winner then
+      task:cancel()
+      if results[i] and results[i].conn then results[i].conn:close() end
+    end
+  end
+  if not fine then error(failure, 0) end
+  if winner then return results[winner].conn, list[winner] end
+  return nil, results
+end
+
+-- access.connect(run) -> connection, pinned and checked.
 function access.connect(run)
   local list, pins = paths(run), pinned(run)
-  local tried, last = {}, nil
-  for pass = 1, #list > 1 and 2 or 1 do
-    for _, spec in ipairs(list) do
-      -- A closed port that drops packets must not hold up the path that works.
-      local conn, err = try(run, spec, pins, (#list > 1 and pass == 1) and 4 or 20)
-      if conn then
-        local facts = access.check(run, conn, pins)
-        if spec.kind == "ssh" then access.record(run, conn, facts, pins) end
-        return conn
-      end
-      last = err
-      local refused = err.code == "auth_failed"
-      tried[#tried + 1] = ("%s (%s)"):format(spec.url, tostring(err.message or err))
-      if refused and pass == 1 then tried.auth = err end
-      if err.code == "unsupported" then util.raise("connect", tostring(err)) end
-    end
-    if #list == 1 or tried.auth then break end
+  local conn, spec = race(run, list, pins)
+  if conn then
+    local facts = access.check(run, conn, pins)
+    if spec.kind == "ssh" then access.record(run, conn, facts, pins) end
+    return conn
   end
-  local final = tried.auth or last
-  util.raise(final.code == "auth_failed" and "auth_failed" or "connect",
+  local tried, refused = {}, nil
+  for i, result in ipairs(spec) do
+    local err = result.err
+    if err.code == "auth_failed" then refused = true end
+    tried[i] = ("%s (%s)"):format(list[i].url, tostring(err.message or err))
+  end
+  util.raise(refused and "auth_failed" or "connect",
     ("cannot log in to %s: %s"):format(run.spec.url, table.concat(tried, "; ")))
 end
 
@@ -158,7 +203,7 @@ end
 -- The public keys that this lbrun can log in with: the identity files, then the agent.
 function access.identities(run)
   local list = {}
-  for _, file in ipairs(run.identities) do
+  for _, file in ipairs(target.identities(run.spec, run.identities)) do
     local key = ssh.public_key(file)
     if key then list[#list + 1] = key end
   end

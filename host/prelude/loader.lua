@@ -46,16 +46,6 @@ function loader.open(path)
   return { closure = closure, book = book, env = env }
 end
 
-local function default_identities()
-  local list = {}
-  local home = host.home()
-  for _, name in ipairs { "id_ed25519", "id_ecdsa" } do
-    local path = home and home .. "/.ssh/" .. name
-    if path and host.stat(path) then list[#list + 1] = path end
-  end
-  return list
-end
-
 -- tenants.json: { "acme": { "target": "ssh://...", "identity": "...", "params": "..." } }
 function loader.tenants()
   local config = host.getenv("XDG_CONFIG_HOME")
@@ -99,7 +89,6 @@ local function identities(options, place)
     local seen, err = host.stat(path)
     if not seen then util.raise("key", ("identity %s: %s"):format(path, tostring(err or "not found"))) end
   end
-  if #list == 0 then return default_identities() end
   return list
 end
 

@@ -7,6 +7,7 @@ local ssh = require "ssh"
 local crypto = require "crypto"
 local util = require "lb.util"
 local shell = require "lb.shell"
+local ssh_config = require "lb.ssh_config"
 
 local target = {}
 
@@ -66,18 +67,40 @@ end
 local connection = {}
 connection.__index = connection
 
+-- What ssh.connect is asked for: the target's own words, then ~/.ssh/config, then the
+-- user's usual keys.
+local function resolve(spec, options)
+  local name, all, notes = ssh_config.resolve(spec.host, {
+    port = spec.port, user = spec.user, timeout = options.timeout, host_keys = options.host_keys,
+    fingerprint = options.fingerprint, accept_new = options.accept_new,
+    identities = options.identities and #options.identities > 0 and options.identities or nil,
+  })
+  if not name then return nil, all end
+  if not all.identities then
+    all.identities = {}
+    for _, key in ipairs { "id_ed25519", "id_ecdsa", "id_rsa" } do
+      local path = (host.home() or "") .. "/.ssh/" .. key
+      if host.stat(path) then table.insert(all.identities, path) end
+    end
+  end
+  all.timeout, all.keepalive = all.timeout or 15, all.keepalive or 15
+  return name, all, notes
+end
+
+-- The private key files that would be offered to a target.
+function target.identities(spec, explicit)
+  local name, all = resolve(spec, { identities = explicit })
+  return name and all.identities or explicit or {}
+end
+
 -- target.connect(spec, options) -> connection | nil, err. options: identities,
--- host_keys, fingerprint, accept_new, timeout, passphrase.
+-- host_keys, fingerprint, accept_new, timeout.
 function target.connect(spec, options)
-  options = options or {}
   local conn = setmetatable({ spec = spec, url = spec.url, shells = {} }, connection)
   if spec.kind == "ssh" then
-    local session, err = ssh.connect(spec.host, {
-      port = spec.port, user = spec.user, timeout = options.timeout or 15,
-      host_keys = options.host_keys, fingerprint = options.fingerprint,
-      accept_new = options.accept_new, identities = options.identities,
-      keepalive = 15, agent = options.agent ~= false,
-    })
+    local name, all = resolve(spec, options or {})
+    if not name then return nil, all end
+    local session, err = ssh.connect(name, all)
     if not session then return nil, err end
     conn.session = session
   end
