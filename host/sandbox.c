@@ -115,13 +115,13 @@ sandbox_leave(struct sandbox *sb, lua_State *co)
 
 /* host.deadline(seconds [, name])
  *  +-> seconds before
- * The Lua time from here to the next wait, and between any two waits after it; the
- * watchdog names `name`. Raises for less than 0.01 or more than 3600 seconds. */
+ * The Lua time from here to the next wait, and between any two waits after it; nil leaves
+ * it as it is. The watchdog names `name`. Raises for less than 0.01 or more than 3600. */
 int
 sandbox_deadline(lua_State *L)
 {
 	struct sandbox *sb = sandbox_of(L);
-	double seconds = luaL_checknumber(L, 1), before = (double)sb->limit / NS;
+	double before = (double)sb->limit / NS, seconds = luaL_optnumber(L, 1, before);
 	const char *name = luaL_optstring(L, 2, NULL);
 	uint64_t period;
 

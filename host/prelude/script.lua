@@ -268,6 +268,7 @@ function script.load(closure)
   local env = script.environment(closure)
   local text = closure:read(closure.main)
   if not text then util.raise("source", "the closure lacks " .. closure.main) end
+  host.deadline(nil, closure.main:match("[^/]+$"))
   local chunk, err = host.load(text, closure:chunkname(closure.main), env)
   if not chunk then
     util.raise("syntax", ("%s:%s: %s"):format(err.file or closure.main, tostring(err.line or "?"), err.message))

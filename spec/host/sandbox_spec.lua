@@ -352,6 +352,7 @@ describe("deadline #unit", function()
 
   it("accepts 0.01 to 3600 seconds and tells the one before", function()
     assert.equal(0.05, host.deadline(1, "spec"))
+    assert.equal(1, host.deadline(nil, "renamed"))
     assert.equal(1, host.deadline(0.05))
     for _, bad in ipairs { 0, 0.001, 3601, -1, 0 / 0, math.huge } do
       assert.has_error(function() host.deadline(bad) end)
