@@ -189,7 +189,7 @@ function report.describe(path, options)
     out("  %-22s %s%s%s", name, params.expects(p), default, p.description and "\n" .. (" "):rep(25) .. p.description or "")
   end
   local values = {}
-  for name, p in pairs(book.params) do values[name] = p.default end
+  for name, p in pairs(book.params) do values[name] = params.example(p, name) end
   local fine, steps = pcall(script.steps, book, values, opened.closure)
   if fine then
     out("steps:")
