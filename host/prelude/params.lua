@@ -205,14 +205,14 @@ function params.schema(declared, title)
 end
 
 -- A value that shows the steps of a runbook nobody gave parameters to: the default, else
--- the parameter's own name or its smallest value.
+-- the name given or its smallest value.
 function params.example(p, name)
   if p.default ~= nil or p.kind == "secret" then return p.default end
   if p.kind == "enum" then return p.values[1] end
   if p.kind == "list" then return {} end
   if p.kind == "boolean" then return false end
   if p.kind == "integer" or p.kind == "number" or p.kind == "duration" then return p.min or 1 end
-  return name:upper()
+  return name
 end
 
 local function read_secret(name, value, stdin_taken)

@@ -188,9 +188,14 @@ function report.describe(path, options)
       or p.optional and " (optional)" or " (required)"
     out("  %-22s %s%s%s", name, params.expects(p), default, p.description and "\n" .. (" "):rep(25) .. p.description or "")
   end
-  local values = {}
-  for name, p in pairs(book.params) do values[name] = params.example(p, name) end
-  local fine, steps = pcall(script.steps, book, values, opened.closure)
+  -- Words of any kind, then paths: most runbooks can name their steps by one of the two.
+  local fine, steps
+  for _, prefix in ipairs { "", "/" } do
+    local values = {}
+    for name, p in pairs(book.params) do values[name] = params.example(p, prefix .. name) end
+    fine, steps = pcall(script.steps, book, values, opened.closure)
+    if fine then break end
+  end
   if fine then
     out("steps:")
     for _, s in ipairs(steps) do

@@ -112,7 +112,7 @@ describe("the command line #unit", function()
     for _, case in ipairs {
       { ("%s dir=/tmp -t http://x"):format(path), "neither a target" },
       { ("%s dir=/tmp -t ssh://user:pass@host"):format(path), "a password has no place" },
-      { "twoo.lua", "no runbook" }, { "show nothing-here", "no journal" }, { "resume nothing-here", "not found" },
+      { "twoo.lua", "no runbook" }, { "show nothing-here", "no journal" }, { "resume nothing-here", "has no run nothing%-here" },
     } do
       local r = home.run(case[1])
       assert.equal(2, r.exit, case[1])
