@@ -5,12 +5,13 @@ B := build/$(MODE)
 PREFIX ?= /usr/local
 DESTDIR ?=
 CC ?= gcc
-PKGS := lua5.4 libssh2 libcurl libcjson libcrypto sqlite3 libuv
+PKGS := lua5.4 libssh2 libcurl libcjson libcrypto libargon2 sqlite3 libuv
 VERSION := 0.1.0
 
 # Debian's packages, for the targets named.
 BUILD_PACKAGES := gcc libc6-dev binutils make pkg-config liblua5.4-dev libssh2-1-dev \
-	libcurl4-openssl-dev libcjson-dev libssl-dev libsqlite3-dev libuv1-dev libcrypt-dev
+	libcurl4-openssl-dev libcjson-dev libssl-dev libargon2-dev libsqlite3-dev \
+	libuv1-dev libcrypt-dev
 SANDBOX_PACKAGES := $(shell cat spec/sandbox/packages)
 TEST_PACKAGES := lua5.4 lua-busted age openssh-client openssh-server openssl python3 sqlite3 \
 	strace
