@@ -21,7 +21,6 @@ describe("the command line #unit", function()
   local at_local = "-t local: --allow-local-root"
   before_each(function()
     home = support.home()
-    support.unlock()
     path = home.runbook("two", book)
   end)
   after_each(function() home.remove() end)

@@ -21,10 +21,7 @@ end
 
 describe("the engine #unit", function()
   local home
-  before_each(function()
-    home = support.home()
-    support.unlock()
-  end)
+  before_each(function() home = support.home() end)
   after_each(function() home.remove() end)
 
   local function one_step(fields)

@@ -41,11 +41,14 @@ function lbrun.sh(command)
   return text, status
 end
 
+lbrun.root = lbrun.sh "id -u" == "0\n"
+if lbrun.root then lbrun.sh "mkdir -p /var/lib/lbrun" end
+
 -- A home: journal, runbooks and files of one spec. home:run("args...", { env, stdin,
 -- before }) -> { exit, out, err, signal }
 function lbrun.home()
   local home = { dir = lbrun.temp() }
-  lbrun.sh(("mkdir -p %s/work"):format(home.dir))
+  lbrun.sh(("mkdir -p %s/work %s/var"):format(home.dir, home.dir))
   home.work = home.dir .. "/work"
 
   function home.runbook(name, text)
@@ -71,8 +74,13 @@ function lbrun.home()
       lbrun.spit(stdin, options.stdin)
     end
     local out, err = home.dir .. "/out.txt", home.dir .. "/err.txt"
-    local _, how, status = os.execute(("env -u SSH_AUTH_SOCK %s %s %s %s <%s >%s 2>%s"):format(table.concat(words, " "), options.before or "",
-      lbrun.binary, args, quote(stdin), quote(out), quote(err)))
+    local command = ("env -u SSH_AUTH_SOCK %s %s %s %s"):format(table.concat(words, " "), options.before or "",
+      lbrun.binary, args)
+    if lbrun.root then
+      -- What a run keeps on its target is this home's own, also for local: as root.
+      command = ("unshare -m sh -c 'mount --bind %s/var /var/lib/lbrun && exec \"$@\"' sh %s"):format(home.dir, command)
+    end
+    local _, how, status = os.execute(("%s <%s >%s 2>%s"):format(command, quote(stdin), quote(out), quote(err)))
     local r = { out = slurp(out), err = slurp(err) }
     if how == "signal" or status > 128 and status ~= 130 and status ~= 143 then
       r.signal = how == "signal" and status or status - 128
@@ -97,11 +105,6 @@ function lbrun.home()
     lbrun.sh("rm -rf " .. quote(home.dir))
   end
   return home
-end
-
--- What a spec before this one may have left locked on the local target.
-function lbrun.unlock()
-  lbrun.sh("rm -rf /var/lib/lbrun/lock")
 end
 
 return lbrun
