@@ -157,8 +157,10 @@ end
 
 function display:event(run, type, data)
   if self.json then
-    local copy = { type = type, run = run.id }
+    local copy = {}
     for k, v in pairs(data) do copy[k] = v end
+    if data.type then copy.kind = data.type end
+    copy.type, copy.run = type, run.id
     return self:line(copy)
   end
   if shown[type] then shown[type](self, run, data) end

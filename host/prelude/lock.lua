@@ -37,8 +37,11 @@ end
 
 local take_script = [[
 umask 077; d=%s; run=%s
-mkdir -p "$d" && chmod 700 "$d" || exit 90
-t=$(mktemp -d "$d/.lock.XXXXXX") || exit 90
+t=
+for i in 1 2 3; do # another run may take its empty folder away
+  mkdir -p "$d" && chmod 700 "$d" && t=$(mktemp -d "$d/.lock.XXXXXX") && break
+done
+[ -n "$t" ] || exit 90
 printf '%%s\n' %s >"$t/owner" || { rm -rf "$t"; exit 92; }
 printf '%%s\n' "$run" >"$t/run"
 i=0
@@ -115,9 +118,11 @@ function lock.drop(run, keep)
   if run.conn and not run.conn.closed then
     pcall(function()
       local view = run:view()
-      local dir = util.quote(job.state_dir(view) .. "/lock")
-      view:try(("[ \"$(cat %s/run 2>/dev/null)\" = %s ] && rm -rf %s"):format(dir, util.quote(run.root_id), dir),
-        { timeout = 20 })
+      local base = job.state_dir(view)
+      local dir = util.quote(base .. "/lock")
+      -- A run that was refused leaves nothing, not even the folder.
+      view:try(("[ \"$(cat %s/run 2>/dev/null)\" = %s ] && rm -rf %s && rmdir %s 2>/dev/null; true"):format(dir,
+        util.quote(run.root_id), dir, util.quote(base)), { timeout = 20 })
     end)
   end
   run.journal:lease_drop(run.spec.url, run.root_id)
