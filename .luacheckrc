@@ -27,5 +27,6 @@ files["modules/lua"].std = "runbook"
 files["runbooks"].std = "runbook"
 files["templates"].std = "runbook"
 files["spec"].std = "lua54+busted"
+files["spec/bench"].std = "runbook"
 files["spec"].max_line_length = false
 files[".luacheckrc"].std = "lua54+luacheckrc"

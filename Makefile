@@ -156,7 +156,7 @@ fmt: ## format the C sources in place
 bench: deps-test ## the ratios of README's table, measured now
 	$(call need,$(BENCH_PACKAGES))
 	@$(MAKE) --no-print-directory all
-	@spec/bench/bench.sh
+	@spec/bench/bench.py
 
 demo: deps-test ## a throwaway VPS on this machine, provisioned by runbooks/provision.lua
 	@$(MAKE) --no-print-directory all
