@@ -276,13 +276,18 @@ describe("program #unit", function()
   end)
 
   it("tells its version in under 10 ms", function()
+    if program.lbrun:find("/asan/", 1, true) then return pending "sanitizers start slowly" end
     local host = require "host"
-    local best = 1
-    for _ = 1, 5 do
-      local began = host.monotonic()
-      os.execute(program.lbrun .. " --version >/dev/null")
-      best = math.min(best, host.monotonic() - began)
+    local function best_of(command)
+      local best = 1
+      for _ = 1, 10 do
+        local began = host.monotonic()
+        os.execute(command .. " >/dev/null")
+        best = math.min(best, host.monotonic() - began)
+      end
+      return best
     end
-    assert.is_true(best < 0.01 + 0.005, ("%.4f s with the shell that starts it"):format(best))
+    local took = best_of(program.lbrun .. " --version") - best_of ":"
+    assert.is_true(took < 0.01, ("%.4f s"):format(took))
   end)
 end)

@@ -5,7 +5,10 @@ local host = require "host"
 
 local program = {}
 
-program.spec = host.realpath "/proc/self/exe"
+-- A runner that is built anew while it runs still finds its place.
+local link = io.popen(("readlink /proc/%d/exe"):format(host.pid()))
+program.spec = link:read "l":gsub(" %(deleted%)$", "")
+link:close()
 program.lbrun = program.spec:gsub("%-spec$", "")
 
 function program.quote(text)
