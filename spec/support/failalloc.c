@@ -2,14 +2,18 @@
  * variables that a spec asks for (none of them exists):
  *	os.getenv "failalloc:N"		the Nth allocation from here on fails, once
  *	os.getenv "failalloc:N+"	so do all after it
+ *	os.getenv "failalloc:N*"	as N, and N+* as N+, but only those count and fail
+ *					that the program itself asks for, not its libraries
  *	os.getenv "failalloc:off"	none fails; "failed" if one has, else "passed"
  *	os.getenv "failalloc:live"	how many allocations are not freed
  * Without it os.getenv gives nil. It is not linked into anything, and fails nothing in
  * other threads. */
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +38,8 @@ static _Atomic long live;
 /* Reached without __tls_get_addr, which the sanitizers intercept before they can. */
 #define OWN static _Thread_local __attribute__((tls_model("initial-exec")))
 OWN long countdown; /* 0: off */
-OWN bool all, failed;
+OWN bool all, failed, program_only;
+static uintptr_t program_start, program_end;
 static char answer[32];
 
 static void *
@@ -67,9 +72,30 @@ find(void *slot, const char *name)
 	memcpy(slot, &f, sizeof f);
 }
 
-static bool
-fails(void)
+/* The program is what dl_iterate_phdr names first. */
+static int
+note_program(struct dl_phdr_info *info, size_t size, void *arg)
 {
+	(void)size;
+	(void)arg;
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		uintptr_t start = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+
+		if (info->dlpi_phdr[i].p_type != PT_LOAD)
+			continue;
+		if (program_start == 0)
+			program_start = start;
+		program_end = start + info->dlpi_phdr[i].p_memsz;
+	}
+	return 1;
+}
+
+static bool
+fails(const void *caller)
+{
+	if (countdown > 0 && program_only && ((uintptr_t)caller < program_start ||
+	    (uintptr_t)caller >= program_end))
+		return false;
 	if (countdown == 0 || (countdown > 1 && countdown-- > 1))
 		return false;
 	failed = true;
@@ -87,13 +113,21 @@ counted(void *p)
 	return p;
 }
 
-void *
-malloc(size_t size)
+#define CALLER __builtin_return_address(0)
+
+static void *
+allocate(size_t size, const void *caller)
 {
 	find(&real.malloc, "malloc");
 	if (real.malloc == NULL)
 		return early_alloc(size);
-	return fails() ? NULL : counted(real.malloc(size));
+	return fails(caller) ? NULL : counted(real.malloc(size));
+}
+
+void *
+malloc(size_t size)
+{
+	return allocate(size, CALLER);
 }
 
 void *
@@ -102,7 +136,7 @@ calloc(size_t count, size_t size)
 	find(&real.calloc, "calloc");
 	if (real.calloc == NULL)
 		return early_alloc(count * size);
-	return fails() ? NULL : counted(real.calloc(count, size));
+	return fails(CALLER) ? NULL : counted(real.calloc(count, size));
 }
 
 void
@@ -117,25 +151,32 @@ free(void *p)
 	real.free(p);
 }
 
-void *
-realloc(void *old, size_t size)
+static void *
+move(void *old, size_t size, const void *caller)
 {
+	size_t most;
 	void *p;
 
 	if (old == NULL)
-		return malloc(size);
-	if (is_early(old)) {
-		if ((p = malloc(size)) != NULL)
-			memcpy(p, old, (size_t)(early + sizeof early - (char *)old) < size ?
-			    (size_t)(early + sizeof early - (char *)old) : size);
-		return p;
-	}
+		return allocate(size, caller);
 	if (size == 0) {
 		free(old);
 		return NULL;
 	}
+	if (is_early(old)) {
+		most = (size_t)(early + sizeof early - (char *)old);
+		if ((p = allocate(size, caller)) != NULL)
+			memcpy(p, old, most < size ? most : size);
+		return p;
+	}
 	find(&real.realloc, "realloc");
-	return fails() ? NULL : real.realloc(old, size);
+	return fails(caller) ? NULL : real.realloc(old, size);
+}
+
+void *
+realloc(void *old, size_t size)
+{
+	return move(old, size, CALLER);
 }
 
 void *
@@ -145,14 +186,14 @@ reallocarray(void *old, size_t count, size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	return realloc(old, count * size);
+	return move(old, count * size, CALLER);
 }
 
 int
 posix_memalign(void **out, size_t align, size_t size)
 {
 	find(&real.memalign, "memalign");
-	if (fails() || (*out = counted(real.memalign(align, size))) == NULL)
+	if (fails(CALLER) || (*out = counted(real.memalign(align, size))) == NULL)
 		return ENOMEM;
 	return 0;
 }
@@ -183,7 +224,9 @@ getenv(const char *name)
 		failed = false;
 		countdown = strtol(name, &end, 10);
 		all = *end == '+';
-		snprintf(answer, sizeof answer, "on");
+		program_only = end[all] == '*';
+		dl_iterate_phdr(note_program, NULL);
+		return NULL; /* a string would be the first allocation to fail */
 	}
 	return answer;
 }
