@@ -2,8 +2,8 @@
  * variables that a spec asks for (none of them exists):
  *	os.getenv "failalloc:N"		the Nth allocation from here on fails, once
  *	os.getenv "failalloc:N+"	so do all after it
- *	os.getenv "failalloc:N*"	as N, and N+* as N+, but only those count and fail
- *					that the program itself asks for, not its libraries
+ *	os.getenv "failalloc:N*"	as N, and N+* as N+, but only those count and
+ *					fail that the program asks for, not a library
  *	os.getenv "failalloc:off"	none fails; "failed" if one has, else "passed"
  *	os.getenv "failalloc:live"	how many allocations are not freed
  * Without it os.getenv gives nil. It is not linked into anything, and fails nothing in
@@ -17,8 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-void *reallocarray(void *ptr, size_t count, size_t size);
 
 static struct {
 	void *(*malloc)(size_t);
