@@ -4,7 +4,7 @@ set -eu
 echo '#include "prelude.h"'
 n=0
 for f in "$@"; do
-	echo "static const unsigned char f$n[] = {"
+	echo "static const unsigned char f${n}[] = {"
 	od -An -v -tx1 "$f" | sed 's/ \([0-9a-f][0-9a-f]\)/0x\1,/g'
 	echo "0};"
 	n=$((n + 1))

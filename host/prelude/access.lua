@@ -45,7 +45,8 @@ function access.check(run, conn, pins)
   local facts = conn:facts()
   if not pins then return facts end
   if pins.machine_id and pins.machine_id ~= "" and facts.machine_id ~= pins.machine_id then
-    util.raise("identity", ("%s is not the same server: its machine-id is %s, this target was pinned to %s. If it was reinstalled on purpose, name its new key: -t '%s?fingerprint=SHA256:...'")
+    util.raise("identity", ("%s is not the same server: its machine-id is %s, this target was pinned to %s. "
+      .. "If it was reinstalled on purpose, name its new key: -t '%s?fingerprint=SHA256:...'")
       :format(conn.url, facts.machine_id, pins.machine_id, run.spec.url))
   end
   return facts

@@ -55,7 +55,9 @@ local function checks(path)
     add("rsa", "warn", "only an RSA key: this libssh2 may sign with SHA-1, which sshd refuses", "use an Ed25519 key")
   end
   add("sh", command_works("sh") and "ok" or "fail", "for local: targets", "install a POSIX shell")
-  if host.uid() == 0 then add("user", "warn", "running as root", "lbrun needs no root on this machine; local: asks for --allow-local-root") end
+  if host.uid() == 0 then
+    add("user", "warn", "running as root", "lbrun needs no root on this machine; local: asks for --allow-local-root")
+  end
   return list
 end
 
@@ -64,7 +66,10 @@ function doctor.examine(path, options)
   for _, c in ipairs(checks(path)) do
     if c.state == "fail" then exit = 5 elseif c.state == "warn" and exit == 0 then exit = 3 end
     if options.json then host.write("out", json.encode(c) .. "\n")
-    else host.write("out", ("%-5s %-11s %s%s\n"):format(c.state, c.check, c.found, c.advice and "\n" .. (" "):rep(18) .. c.advice or "")) end
+    else
+      host.write("out", ("%-5s %-11s %s\n"):format(c.state, c.check, c.found))
+      if c.advice then host.write("out", (" "):rep(18) .. c.advice .. "\n") end
+    end
   end
   return exit
 end

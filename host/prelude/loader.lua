@@ -208,8 +208,8 @@ function loader.resume(journal, row, fields)
   end
   local steps = script.steps(book, values, closure)
   if script.digest(steps) ~= row.steps_digest then
-    util.raise("steps_changed", ("the step list of run %s is not the one it began with: its `steps` is not a pure function of the parameters")
-      :format(row.id))
+    util.raise("steps_changed", ("the step list of run %s is not the one it began with: "
+      .. "its `steps` is not a pure function of the parameters"):format(row.id))
   end
   local spec = row.target and target.parse(row.target)
   if spec and kept.fingerprint then spec.fingerprint = kept.fingerprint end
@@ -273,7 +273,8 @@ function loader.child(parent, place, options)
     book = opened.book, env = opened.env, steps = script.steps(opened.book, checked, opened.closure),
     values = checked, secrets = secrets, closure = opened.closure,
     spec = options.target and target.parse(options.target) or parent.spec,
-    identities = parent.identities, options = { no_input = true, confirm = parent.options.confirm, allow_local_root = parent.options.allow_local_root },
+    identities = parent.identities,
+    options = { no_input = true, confirm = parent.options.confirm, allow_local_root = parent.options.allow_local_root },
     display = parent.display, subject = checked.tenant or parent.subject, parent = parent,
   }
   return loader.register(run, parent.journal, { parent = parent.id, parent_step = place })

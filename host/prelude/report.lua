@@ -184,8 +184,11 @@ function report.describe(path, options)
   if #names > 0 then out("parameters:") end
   for _, name in ipairs(names) do
     local p = book.params[name]
-    local default = p.default ~= nil and (" (default %s)"):format(type(p.default) == "table" and json.encode(p.default) or tostring(p.default))
-      or p.optional and " (optional)" or " (required)"
+    local default = p.optional and " (optional)" or " (required)"
+    if p.default ~= nil then
+      local text = type(p.default) == "table" and json.encode(json.array(p.default)) or tostring(p.default)
+      default = text ~= "" and (" (default %s)"):format(text) or " (optional)"
+    end
     out("  %-22s %s%s%s", name, params.expects(p), default, p.description and "\n" .. (" "):rep(25) .. p.description or "")
   end
   -- Words of any kind, then paths: most runbooks can name their steps by one of the two.

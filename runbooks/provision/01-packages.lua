@@ -1,4 +1,4 @@
--- Step 1: the release's updates, the runbook's 17 packages, and a fail2ban that works
+-- 01-packages.lua: step 1: the release's updates, the runbook's 17 packages, and a fail2ban that works
 -- without rsyslog and watches the port that sshd is going to have.
 return function(p)
   return step {

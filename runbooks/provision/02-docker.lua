@@ -1,4 +1,4 @@
--- Step 2: the Docker engine, from Docker's own repository or from the release.
+-- 02-docker.lua: step 2: the Docker engine, from Docker's own repository or from the release.
 return function(p)
   return step {
     name = "docker", title = "Docker engine", class = "compensable", tags = { "docker" },

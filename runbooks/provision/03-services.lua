@@ -1,4 +1,4 @@
--- Step 3: services that would hold the ports of ours. nginx is the one that the package
+-- 03-services.lua: step 3: services that would hold the ports of ours. nginx is the one that the package
 -- python3-certbot-nginx brings along: it would keep port 80 from the container.
 return function()
   return step {

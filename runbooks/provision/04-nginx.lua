@@ -1,4 +1,4 @@
--- Step 4: nginx in a container on the host's network, with the site that answers for every
+-- 04-nginx.lua: step 4: nginx in a container on the host's network, with the site that answers for every
 -- name that has none. Certificates come with step 9.
 local function has_ipv6(ctx)
   return { ipv6 = ctx.target:exists("/proc/net/if_inet6") }

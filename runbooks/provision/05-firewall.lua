@@ -1,4 +1,4 @@
--- Step 5: ufw. Until step 7 has proved the new SSH port, the old one stays open beside it.
+-- 05-firewall.lua: step 5: ufw. Until step 7 has proved the new SSH port, the old one stays open beside it.
 return function(p)
   local resources = {
     apt.installed { "ufw" },

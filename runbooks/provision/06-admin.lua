@@ -1,4 +1,4 @@
--- Step 6: the account that everything after step 7 goes through; with sudo, for root can no
+-- 06-admin.lua: step 6: the account that everything after step 7 goes through; with sudo, for root can no
 -- longer log in then.
 return function(p)
   return step {

@@ -1,4 +1,4 @@
--- Step 7: sshd moves to its new port and is hardened. Each stage is made under a guard and
+-- 07-ssh.lua: step 7: sshd moves to its new port and is hardened. Each stage is made under a guard and
 -- proved by a new connection as the admin, with sudo, on the new port; only then is the old
 -- door shut. A run that dies anywhere in between leaves a way in.
 return function(p)

@@ -1,4 +1,4 @@
--- Step 8: security updates install themselves, and nothing else does.
+-- 08-updates.lua: step 8: security updates install themselves, and nothing else does.
 return function()
   return step {
     name = "updates", title = "Unattended security updates", class = "reversible", tags = { "updates" },
