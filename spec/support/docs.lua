@@ -87,6 +87,7 @@ local function check_native()
   end
 end
 
+local library = {}
 local readme = slurp "README.md"
 local function says(word)
   return readme:find(word .. "%f[^%w_]") ~= nil
@@ -94,8 +95,17 @@ end
 
 local function check_readme()
   for _, file in ipairs(files "find modules/lua -name '*.lua'") do
-    for name in file.text:gmatch('resource%("([%w_.]+)"') do
-      if not says(name:gsub("%.", "%%.")) then finding("%s: README.md does not name the resource %s", file.path, name) end
+    -- What takes a table is for runbooks; its comment is its reference.
+    for comment in ("\n" .. file.text):gmatch("\n%-%- ([%w_]+%.[%w_]+ {.-)\n[^-]") do
+      for name in ("\n" .. comment):gmatch("\n([%w_]+%.[%w_]+) {") do
+        if not says(name:gsub("%.", "%%.")) then finding("%s: README.md does not name %s", file.path, name) end
+      end
+      library[#library + 1] = (comment:gsub("\n%-%- ?", "\n"))
+    end
+    for name in file.text:gmatch('\n(%l[%w_]*%.[%w_]+) = resource%("') do
+      if not file.text:find("-- " .. name .. " {", 1, true) then
+        finding("%s: %s has no comment `-- %s { ARGUMENTS }: ...`", file.path, name, name)
+      end
     end
   end
   local script = slurp "host/prelude/script.lua"
@@ -159,6 +169,7 @@ f:write("# Native modules\n\nMade from the comments of the C sources by `make do
 for _, name in ipairs(names) do
   f:write("\n## ", name, "\n\n```\n", table.concat(reference[name], "\n\n"), "\n```\n")
 end
+f:write("\n# The Lua library\n\n```\n", table.concat(library, "\n\n"), "\n```\n")
 f:close()
 print(findings == 0 and "docs: nothing missing, the reference is " .. out or ("docs: %d missing"):format(findings))
 os.exit(findings == 0)
