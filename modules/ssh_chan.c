@@ -212,7 +212,8 @@ chan_read(struct session *s, struct chan *ch)
 	int i;
 
 	for (i = 0; i < 2; i++) {
-		while (!chan_stuffed(ch)) {
+		/* at the end all is taken that has arrived: nothing more will */
+		while (!chan_stuffed(ch) || s->eof || s->mute) {
 			n = libssh2_channel_read_ex(ch->lib, i, chunk, sizeof chunk);
 			if (n == LIBSSH2_ERROR_EAGAIN || n == 0)
 				break;

@@ -101,7 +101,9 @@ on_poll(void *arg, int events)
 {
 	struct session *s = arg;
 
-	(void)events;
+	/* both may mean an error, and then the loop has stopped watching */
+	if (events == (LB_READ | LB_WRITE))
+		s->polled = -1;
 	if (s->phase == CONNECTING) {
 		s->polled = 0;
 		lb_poll_set(s->poll, 0);
@@ -257,8 +259,7 @@ start_again(lua_State *L, struct box *box)
 	s->again = s->beat = NULL;
 	tcp_close(s);
 	s->dead = true; /* so that nothing is sent */
-	libssh2_session_free(s->lib);
-	s->lib = NULL;
+	pump_close(s);
 	s->dead = s->eof = s->mute = s->shaken = false;
 	s->bye[0] = '\0';
 	s->received = s->sent = 0;
@@ -423,8 +424,10 @@ read_passphrase(lua_State *L, struct login *l)
 			luaL_argerror(L, 2, "option 'passphrase' must be a string, a secret "
 			    "or a function");
 		text = lb_bytes(L, -1, &len);
-		if (strlen(text) != len || (l->passphrase = strdup(text)) == NULL)
+		if (memchr(text, '\0', len) != NULL)
 			luaL_argerror(L, 2, "option 'passphrase' holds a zero byte");
+		if ((l->passphrase = strndup(text, len)) == NULL)
+			luaL_error(L, "out of memory");
 	}
 	lua_settop(L, 3);
 }

@@ -151,7 +151,9 @@ on_pipe(void *arg, int events)
 {
 	struct pipe *pi = arg;
 
-	(void)events;
+	/* both may mean an error, and then the loop has stopped watching */
+	if (events == (LB_READ | LB_WRITE))
+		pi->polled = -1;
 	pump(pi->listener->session);
 }
 

@@ -572,7 +572,7 @@ static LIBSSH2_USERAUTH_PUBLICKEY_SIGN_FUNC(sign_with_agent)
 	else if (memmem(data, data_len, "rsa-sha2-256", 12) != NULL)
 		flags = AGENT_RSA_SHA2_256;
 	ok = agent_sign(signer->agent_path, signer->key, data, data_len, flags, &raw);
-	if (ok && (*sig = pump_alloc(raw.len)) != NULL) {
+	if (ok && (*sig = pump_alloc(*libssh2_session_abstract(session), raw.len)) != NULL) {
 		memcpy(*sig, raw.data, raw.len);
 		*sig_len = raw.len;
 	} else {

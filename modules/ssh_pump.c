@@ -52,13 +52,16 @@ clean(char *out, size_t size, const char *text, size_t len)
 	out[i] = '\0';
 }
 
-/* Memory of libssh2: wiped when freed, since keys and passphrases pass through it. And the
+/* Memory of libssh2: wiped when freed, since keys and passphrases pass through it, and all
+ * freed with the session, since libssh2 loses some when a call ends in an error. And the
  * one place where messages can be seen that libssh2 keeps to itself: an exit status (it
  * has 0 both for "0" and for "none came", and a channel that was cut must not look like a
  * command that worked), and the end of sftp (for which it would wait for ever). */
 
 struct block {
-	_Alignas(max_align_t) size_t size;
+	_Alignas(max_align_t) struct block *prev;
+	struct block *next;
+	size_t size;
 };
 
 static void
@@ -92,47 +95,62 @@ packet_seen(struct session *s, const unsigned char *data, size_t size)
 	}
 }
 
-static LIBSSH2_ALLOC_FUNC(mem_alloc)
+void *
+pump_alloc(struct session *s, size_t size)
 {
-	struct block *b = count < SIZE_MAX / 2 ? malloc(sizeof *b + count) : NULL;
+	struct block *b = size < SIZE_MAX / 2 ? malloc(sizeof *b + size) : NULL;
 
-	(void)abstract;
 	if (b == NULL)
 		return NULL;
-	b->size = count;
+	b->size = size;
+	b->prev = NULL;
+	b->next = s->blocks;
+	if (b->next != NULL)
+		b->next->prev = b;
+	s->blocks = b;
 	return b + 1;
 }
 
-void *
-pump_alloc(size_t size)
+static void
+block_free(struct session *s, struct block *b)
 {
-	return mem_alloc(size, NULL);
+	if (b->prev != NULL)
+		b->prev->next = b->next;
+	else
+		s->blocks = b->next;
+	if (b->next != NULL)
+		b->next->prev = b->prev;
+	lb_wipe(b + 1, b->size);
+	free(b);
+}
+
+static LIBSSH2_ALLOC_FUNC(mem_alloc)
+{
+	return pump_alloc(*abstract, count);
 }
 
 static LIBSSH2_FREE_FUNC(mem_free)
 {
 	struct block *b = ptr;
+	struct session *s = *abstract;
 
-	if (b == NULL)
+	if (b-- == NULL)
 		return;
-	b--;
-	if (b->size > 9 && *abstract != NULL)
-		packet_seen(*abstract, ptr, b->size);
-	lb_wipe(ptr, b->size);
-	free(b);
+	if (b->size > 9)
+		packet_seen(s, ptr, b->size);
+	block_free(s, b);
 }
 
 static LIBSSH2_REALLOC_FUNC(mem_realloc)
 {
-	void *grown = mem_alloc(count, abstract);
+	struct session *s = *abstract;
+	void *grown = pump_alloc(s, count);
 	struct block *b = ptr;
 
-	if (grown == NULL || b == NULL)
+	if (grown == NULL || b-- == NULL)
 		return grown;
-	b--;
 	memcpy(grown, ptr, b->size < count ? b->size : count);
-	lb_wipe(ptr, b->size);
-	free(b);
+	block_free(s, b);
 	return grown;
 }
 
@@ -215,6 +233,16 @@ pump_open(struct session *s)
 	set_callback(s->lib, LIBSSH2_CALLBACK_RECV, (void (*)(void))io_recv);
 	set_callback(s->lib, LIBSSH2_CALLBACK_DISCONNECT, (void (*)(void))io_bye);
 	return true;
+}
+
+void
+pump_close(struct session *s)
+{
+	if (s->lib != NULL)
+		libssh2_session_free(s->lib);
+	s->lib = NULL;
+	while (s->blocks != NULL)
+		block_free(s, s->blocks);
 }
 
 void
@@ -327,9 +355,7 @@ die(struct session *s, const char *code, const char *fmt, ...)
 	chans_end(s);
 	listeners_end(s);
 	hosts_end(s);
-	if (s->lib != NULL)
-		libssh2_session_free(s->lib);
-	s->lib = NULL;
+	pump_close(s);
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
@@ -374,7 +400,7 @@ die_eof(struct session *s)
 		die(s, code, "%s closed the connection: %s", s->name, s->bye);
 	else if (s->received > 0 && !speaks_ssh(s))
 		die(s, code, "%s does not speak SSH", s->name);
-	else if (s->error != 0)
+	else if (s->error != 0 && (s->phase == READY || s->error != ECONNRESET))
 		die(s, code, "the connection to %s broke: %s", s->name,
 		    strerror_r(s->error, buf, sizeof buf));
 	else
@@ -532,9 +558,9 @@ poll_update(struct session *s)
 
 	if (s->dead || s->poll == NULL)
 		return;
-	if (!s->eof && (reader || !stuffed))
+	if (reader || !stuffed || s->mute)
 		want |= LB_READ;
-	if (!s->eof && s->sent < s->out.len)
+	if (s->sent < s->out.len)
 		want |= LB_WRITE;
 	if (want == s->polled)
 		return;
@@ -577,7 +603,7 @@ void
 pump(struct session *s)
 {
 	struct chan *ch;
-	bool progress, stuffed;
+	bool progress, stuffed, mute;
 	size_t received;
 	int rounds = 0;
 	char peek;
@@ -601,15 +627,20 @@ pump(struct session *s)
 		 * asked before: libssh2 keeps it, and the socket does not tell again. */
 		if (s->received != received)
 			progress = true;
+		mute = s->mute;
 		flush(s);
+		if (s->mute && !mute)
+			progress = true;
 		if (!progress && s->phase == READY && !s->eof && !has_reader(s, &stuffed) &&
 		    !stuffed) {
 			ssize_t n = recv(s->fd, &peek, 1, MSG_PEEK | MSG_DONTWAIT);
 
 			if (n > 0)
 				noop(s);
-			s->eof = n == 0;
 			progress = n > 0;
+			s->eof = n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK &&
+			    errno != EINTR);
+			s->error = n < 0 ? errno : 0;
 		}
 	} while (progress && ++rounds < ROUNDS);
 	chans_reap(s);
@@ -617,14 +648,10 @@ pump(struct session *s)
 		lb_timer_set(s->again, 0);
 	else if (s->ops != NULL && s->active == NULL && now() < s->refused_until)
 		lb_timer_set(s->again, s->refused_until - now());
-	if (s->eof && !progress) {
-		has_reader(s, &stuffed);
-		if (!stuffed) {
-			die_eof(s);
-			return;
-		}
-	}
-	poll_update(s);
+	if (s->eof && !progress)
+		die_eof(s);
+	else
+		poll_update(s);
 }
 
 void

@@ -9,7 +9,8 @@ void clean(char *out, size_t size, const char *text, size_t len);
 
 /* libssh2 with the memory and the socket of this module; false: out of memory. */
 bool pump_open(struct session *s);
-void *pump_alloc(size_t size); /* what libssh2 may free */
+void pump_close(struct session *s); /* dead: nothing is sent */
+void *pump_alloc(struct session *s, size_t size); /* what libssh2 may free */
 
 /* Does all that can be done now; the poll and timer callbacks come here too. */
 void pump(struct session *s);

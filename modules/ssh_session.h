@@ -72,6 +72,7 @@ enum phase { RESOLVING, CONNECTING, HANDSHAKING, AUTHENTICATING, READY };
 
 struct session {
 	struct _LIBSSH2_SESSION *lib;
+	struct block *blocks;         /* its memory */
 	struct box *box;              /* the userdata; NULL: collected */
 	struct login *login;          /* until READY */
 	enum phase phase;

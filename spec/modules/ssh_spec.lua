@@ -919,4 +919,452 @@ sys.exit(0 if got == data else 1)
       assert.is_nil(host.stat(dir .. "/s"))
     end)
   end)
+
+  describe("a bad network", function()
+    local function via(net, more)
+      local o = { port = net.port, timeout = 5 }
+      for k, v in pairs(more or {}) do o[k] = v end
+      return ssh.connect("127.0.0.1", server:options(o))
+    end
+
+    local function network(mode, ...)
+      local net = sshd.network(mode, ...)
+      finally(function() net:stop() end)
+      return net
+    end
+
+    it("that refuses says connect, a name that is none says resolve", function()
+      local code, message = code_of(ssh.connect("127.0.0.1", server:options { port = 1 }))
+      assert.equal("connect", code)
+      assert.truthy(message:find("refused", 1, true))
+      assert.equal("resolve", code_of(ssh.connect("no-such-host.invalid", server:options())))
+    end)
+
+    it("that accepts and never speaks is a timeout at the deadline", function()
+      local net = network("silent")
+      local began = host.monotonic()
+      assert.equal("timeout", code_of(via(net, { timeout = 0.5 })))
+      assert.is_true(host.monotonic() - began < 2)
+    end)
+
+    it("that closes at once says connect", function()
+      local code, message = code_of(via(network("close")))
+      assert.equal("connect", code)
+      assert.truthy(message:find("closed the connection", 1, true))
+    end)
+
+    it("where something else answers says that it does not speak SSH", function()
+      for _, mode in ipairs { "garbage", "endless" } do
+        local code, message = code_of(via(network(mode)))
+        assert.equal("connect", code)
+        assert.truthy(message:find("does not speak SSH", 1, true), message)
+      end
+    end)
+
+    it("with nonsense after the banner says connect", function()
+      assert.equal("connect", code_of(via(network("banner"))))
+    end)
+
+    it("interrupted while it connects ends as interrupted", function()
+      local net = network("silent")
+      local task = host.task(function() return via(net) end)
+      host.sleep(0.1)
+      task:cancel()
+      local ok, none, err = task:join(5)
+      assert.is_true(ok)
+      assert.is_nil(none)
+      assert.equal("interrupted", err.code)
+    end)
+
+    it("that stops in the middle of the login is a timeout", function()
+      local net = network("proxy", server.port, 60, 0)
+      local task = host.task(function() return via(net, { timeout = 1 }) end)
+      host.sleep(0.45)
+      net:signal("USR1")
+      local _, none, err = task:join(5)
+      assert.is_nil(none)
+      assert.equal("timeout", err.code)
+    end)
+
+    it("that is slow carries commands, much data and four channels", function()
+      local net = network("proxy", server.port, 40, 400000)
+      local s = assert(via(net, { timeout = 20 }))
+      local tasks = {}
+      for i = 1, 4 do
+        tasks[i] = host.task(function()
+          local data = ("%d."):format(i):rep(60000)
+          local status, out = run(s, "cat", data)
+          return status == 0 and out == data
+        end)
+      end
+      for i = 1, 4 do
+        local ok, same = tasks[i]:join(60)
+        assert.is_true(ok, tostring(same))
+        assert.is_true(same)
+      end
+      s:close()
+    end)
+
+    it("that goes quiet is noticed by the heartbeat", function()
+      local net = network("proxy", server.port, 0, 0)
+      local s = assert(via(net, { keepalive = 0.2 }))
+      local stream = assert(s:exec("cat"))
+      host.sleep(1)
+      assert.is_true(s:alive())
+      net:signal("USR1")
+      local code, message = code_of(stream:read(10))
+      assert.equal("closed", code)
+      assert.truthy(message:find("no answer", 1, true), message)
+      assert.is_false(s:alive())
+      assert.equal("closed", code_of(s:exec("true")))
+      assert.equal("closed", code_of(stream:wait()))
+      assert.equal("closed", code_of(stream:write("x")))
+      assert.equal("closed", code_of(stream:shut()))
+      assert.equal("closed", code_of(s:sftp_stat("/")))
+      assert.equal("closed", code_of(s:address()))
+      assert.equal("closed", code_of(s:methods()))
+      assert.equal("ssh-ed25519", s:hostkey().type)
+      stream:close()
+      s:close()
+    end)
+
+    it("that is quiet because nobody reads is not taken for dead", function()
+      local net = network("proxy", server.port, 0, 0)
+      local s = assert(via(net, { keepalive = 0.1 }))
+      local stream = assert(s:exec("head -c 5000000 /dev/zero"))
+      host.sleep(1.2)
+      assert.is_true(s:alive())
+      assert.equal(5000000, #collect(stream))
+      s:close()
+    end)
+
+    it("that resets ends every wait", function()
+      local net = network("proxy", server.port, 0, 0)
+      local s = assert(via(net))
+      local tasks = {}
+      local stream = assert(s:exec("cat"))
+      tasks[1] = host.task(function() return stream:read(20) end)
+      tasks[2] = host.task(function() return stream:wait(20) end)
+      tasks[3] = host.task(function() return stream:write(("x"):rep(1 << 26), 20) end)
+      tasks[4] = host.task(function() return run(s, "sleep 20") end)
+      host.sleep(0.1)
+      net:signal("USR2")
+      for i = 1, 3 do
+        local ok, none, err = tasks[i]:join(10)
+        assert.is_true(ok)
+        if not (i == 1 and none == "out") then
+          assert.is_nil(none)
+          assert.equal("closed", err.code)
+        end
+      end
+      assert.is_false((tasks[4]:join(10)))
+      assert.is_false(s:alive())
+    end)
+  end)
+
+  describe("a server", function()
+    it("that is killed in the middle of a command ends it as closed, not with a status", function()
+      local one = sshd.start()
+      local s = connect(one)
+      local stream = assert(s:exec("echo begun; sleep 30"))
+      assert.equal("out", (stream:read()))
+      one:kill_sessions()
+      assert.equal("closed", code_of(stream:read()))
+      assert.equal("closed", code_of(stream:wait()))
+      assert.is_false(s:alive())
+      s:close()
+      one:stop()
+    end)
+
+    it("that allows one session at a time gets one at a time", function()
+      local one = sshd.start { "MaxSessions 1" }
+      local s = connect(one)
+      local tasks = {}
+      for i = 1, 6 do tasks[i] = host.task(run, s, "sleep 0.05; echo " .. i) end
+      for i = 1, 6 do
+        local ok, status, out = tasks[i]:join(20)
+        assert.is_true(ok, tostring(status))
+        assert.equal(0, status)
+        assert.equal(i .. "\n", out)
+      end
+      local held = assert(s:exec("cat"))
+      local code, message = code_of(s:exec("true", { timeout = 0.4 }))
+      assert.equal("timeout", code)
+      assert.truthy(message:find("MaxSessions", 1, true), message)
+      held:close()
+      assert.equal(0, (run(s, "true")))
+      assert.truthy(s:sftp_stat("/"))
+      assert.equal(0, (run(s, "true")))
+      s:close()
+      one:stop()
+    end)
+
+    it("that allows none refuses", function()
+      local one = sshd.start { "MaxSessions 0" }
+      local s = connect(one)
+      assert.equal("refused", code_of(s:exec("true")))
+      assert.equal("refused", code_of(s:sftp_stat("/")))
+      s:close()
+      one:stop()
+    end)
+
+    it("that wants new keys all the time gets them", function()
+      local one = sshd.start { "RekeyLimit 256K" }
+      local s = connect(one)
+      local data = slurp("/proc/self/exe"):sub(1, 3000000)
+      local tasks = {}
+      for i = 1, 3 do
+        tasks[i] = host.task(function()
+          local stream = assert(s:exec("cat"))
+          local writer = host.task(function()
+            assert(stream:write(data, 30))
+            assert(stream:shut())
+          end)
+          local out, err = collect(stream, 30)
+          assert(out, tostring(err))
+          writer:join(30)
+          return out == data
+        end)
+      end
+      for i = 1, 3 do
+        local ok, same = tasks[i]:join(60)
+        assert.is_true(ok, tostring(same))
+        assert.is_true(same)
+      end
+      local f = assert(s:sftp_open("/proc/self/exe", "r"))
+      local total = 0
+      while total < 2000000 do
+        local part = f:read()
+        if not part then break end
+        total = total + #part
+      end
+      f:close()
+      assert.equal(0, (run(s, "true")))
+      s:close()
+      one:stop()
+    end)
+
+    it("that asks whether we are there is answered, also when nothing runs", function()
+      local one = sshd.start { "ClientAliveInterval 1", "ClientAliveCountMax 2" }
+      local s = connect(one, { keepalive = 0 })
+      host.sleep(4.5)
+      assert.equal(0, (run(s, "true")))
+      s:close()
+      one:stop()
+    end)
+
+    it("that goes while nothing runs is noticed", function()
+      local one = sshd.start()
+      local s = connect(one, { keepalive = 0 })
+      assert.equal(0, (run(s, "true")))
+      one:kill_sessions()
+      assert.is_true(eventually(5, function() return not s:alive() end))
+      one:stop()
+    end)
+
+    it("uses no time of ours while nothing happens", function()
+      local stream = assert(session:exec("sleep 20"))
+      local function ticks()
+        local f = io.open("/proc/self/stat")
+        local u, k = f:read("a"):match("%) %S (.*)$"):match("^" .. ("%S+ "):rep(10) .. "(%d+) (%d+)")
+        f:close()
+        return tonumber(u) + tonumber(k)
+      end
+      local before = ticks()
+      host.sleep(1.5)
+      assert.is_true(ticks() - before < 15)
+      stream:close()
+    end)
+  end)
+
+  describe("the end of a session", function()
+    it("by close ends what is pending, and can be repeated", function()
+      local s = connect(server)
+      local stream = assert(s:exec("cat"))
+      local task = host.task(function() return stream:read(20) end)
+      local file = assert(s:sftp_open(server.dir .. "/id", "r"))
+      host.sleep(0.05)
+      assert.is_true(s:close())
+      assert.is_true(s:close())
+      local ok, none, err = task:join(5)
+      assert.is_true(ok)
+      assert.is_nil(none)
+      assert.equal("closed", err.code)
+      assert.equal("closed", code_of(file:read()))
+      assert.equal("closed", code_of(file:close()))
+      assert.equal("closed", code_of(s:exec("true")))
+      assert.is_false(s:alive())
+      stream:close()
+    end)
+
+    it("comes with its block", function()
+      local kept
+      do
+        local s <close> = connect(server)
+        kept = s
+      end
+      assert.is_false(kept:alive())
+    end)
+
+    it("by collection leaves nothing open, whatever was pending", function()
+      local function connections()
+        local n = 0
+        for line in io.lines("/proc/net/tcp") do
+          if line:find((":%04X 01 "):format(server.port)) then n = n + 1 end
+        end
+        return n
+      end
+      collectgarbage()
+      collectgarbage()
+      assert.is_true(eventually(5, function() return connections() <= 1 end))
+      do
+        local s = connect(server)
+        local stream = assert(s:exec("cat"))
+        stream:write("x")
+        s:sftp_open(server.dir .. "/id", "r")
+        local task = host.task(function() return s:exec("sleep 1") end)
+        host.sleep(0)
+        task:cancel()
+        task:join(5)
+      end
+      collectgarbage()
+      collectgarbage()
+      assert.is_true(eventually(5, function() return connections() <= 1 end))
+    end)
+
+    it("while a worker thread logs in is clean", function()
+      local net = sshd.network("proxy", server.port, 30, 0)
+      for i = 1, 12 do
+        local task = host.task(function()
+          return ssh.connect("127.0.0.1", server:options { port = net.port })
+        end)
+        host.sleep(i * 0.03)
+        task:cancel()
+        task:join(5)
+        collectgarbage()
+      end
+      net:stop()
+    end)
+
+    it("keeps the session for the sake of its streams", function()
+      local stream = assert(connect(server):exec("echo kept"))
+      collectgarbage()
+      collectgarbage()
+      assert.equal("kept\n", (collect(stream)))
+      stream:close()
+    end)
+  end)
+
+  describe("misuse raises", function()
+    local values = { 5, 2.5, true, {}, function() end, "text", coroutine.create(function() end) }
+
+    local function refuses(f, ...)
+      local args = table.pack(...)
+      assert.has_error(function() f(table.unpack(args, 1, args.n)) end)
+    end
+
+    it("for every function of the module", function()
+      for _, v in ipairs(values) do
+        if type(v) ~= "string" and type(v) ~= "number" then
+          refuses(ssh.connect, v)
+          refuses(ssh.public_key, v)
+          refuses(ssh.agent_keys, v)
+        end
+        if type(v) ~= "table" then refuses(ssh.connect, "h", v) end
+      end
+      refuses(ssh.connect)
+      refuses(ssh.connect, "")
+      refuses(ssh.connect, "a\0b")
+      refuses(ssh.connect, ("a"):rep(300))
+      refuses(ssh.public_key)
+      refuses(ssh.public_key, "x", {})
+    end)
+
+    it("for every option of connect", function()
+      local wrong = {
+        port = { "22", 0, 65536, 2.5, true }, user = { 5, {}, true, "a\0" }, timeout = { "1", -1, {}, 0 / 0 },
+        identities = { "path", 5, true, { 5 }, { {} } }, passphrase = { 5, true, {}, "a\0b" },
+        agent = { 5, {} }, identities_only = { "yes", 1 }, host_keys = { "key", { "junk" }, { 5 }, 5 },
+        fingerprint = { 5, "MD5:aa", ("SHA256:"):rep(20) }, known_hosts = { 5, true, { 5 } },
+        host_key_alias = { 5, {} }, accept_new = { "yes", 1 }, keepalive = { "1", -1 }, unknown = { 1 },
+      }
+      for name, list in pairs(wrong) do
+        for _, v in ipairs(list) do
+          assert.has_error(function() ssh.connect("127.0.0.1", { [name] = v }) end, nil, name)
+        end
+      end
+      refuses(ssh.connect, "127.0.0.1", { 1 })
+    end)
+
+    it("for every method of every object, with every wrong type and on every wrong object", function()
+      local stream = assert(session:exec("cat"))
+      local file = assert(session:sftp_open(server.dir .. "/id", "r"))
+      local listener = assert(session:forward_unix(server.dir .. "/misuse", "127.0.0.1", 1))
+      for _, object in ipairs { session, stream, file, listener } do
+        for _, v in ipairs(values) do
+          for _, name in ipairs { "exec", "hostkey", "auth", "address", "methods", "alive", "close", "read", "write",
+            "shut", "wait", "sftp_open", "sftp_rename", "sftp_unlink", "sftp_mkdir", "sftp_stat", "forward_unix" } do
+            local method = object[name]
+            if method then
+              refuses(method, v)
+              refuses(method)
+              for _, other in ipairs { session, stream, file, listener } do
+                if other ~= object then refuses(method, other) end
+              end
+            end
+          end
+        end
+      end
+      for _, v in ipairs { true, {}, function() end } do
+        refuses(session.exec, session, v)
+        refuses(session.exec, session, "true", "text")
+        refuses(session.exec, session, "true", { timeout = v })
+        refuses(session.exec, session, "true", { unknown = 1 })
+        refuses(stream.read, stream, v)
+        refuses(stream.write, stream, v)
+        refuses(stream.write, stream, "x", v)
+        refuses(stream.wait, stream, v)
+        refuses(session.sftp_open, session, v)
+        refuses(session.sftp_open, session, "/x", v)
+        refuses(session.sftp_open, session, "/x", "r", v)
+        refuses(session.sftp_rename, session, "/x", v)
+        refuses(session.sftp_rename, session, v, "/x")
+        refuses(session.sftp_unlink, session, v)
+        refuses(session.sftp_mkdir, session, v)
+        refuses(session.sftp_mkdir, session, "/x", v)
+        refuses(session.sftp_stat, session, v)
+        refuses(file.read, file, v)
+        refuses(file.write, file, v)
+        refuses(session.forward_unix, session, v, "h", 1)
+        refuses(session.forward_unix, session, "/x", v, 1)
+        refuses(session.forward_unix, session, "/x", "h", v)
+      end
+      refuses(session.exec, session, "a\0b")
+      refuses(session.exec, session, "true", { timeout = -1 })
+      refuses(stream.read, stream, -1)
+      refuses(stream.read, stream, 0 / 0)
+      refuses(stream.write, stream, nil)
+      refuses(session.sftp_open, session, "/x", "q")
+      refuses(session.sftp_open, session, "/x", "w", 8 ^ 5)
+      refuses(session.sftp_open, session, "", "r")
+      refuses(session.sftp_stat, session, "a\0b")
+      refuses(file.read, file, 0)
+      refuses(file.read, file, 1 << 30)
+      refuses(session.forward_unix, session, "/x", "h", 0)
+      refuses(session.forward_unix, session, "/x", "h", 70000)
+      refuses(session.forward_unix, session, "", "h", 1)
+      stream:shut()
+      refuses(stream.write, stream, "x")
+      stream:close()
+      file:close()
+      listener:close()
+      refuses(stream.read, stream)
+      refuses(stream.write, stream, "x")
+      refuses(stream.shut, stream)
+      refuses(stream.wait, stream)
+      refuses(file.read, file)
+      refuses(file.write, file, "x")
+      assert.equal(0, (run(session, "true")))
+    end)
+  end)
 end)
