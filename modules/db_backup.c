@@ -198,6 +198,8 @@ sync_and_rename(struct job *j)
 	if (fsync(fd) != 0)
 		error = errno;
 	close(fd);
+	if (atomic_load(&j->cancelled))
+		return failed(j, "interrupted", "interrupted");
 	if (error == 0 && rename(j->partial, j->target) != 0)
 		error = errno;
 	if (error != 0)
