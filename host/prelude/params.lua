@@ -281,7 +281,7 @@ function params.read(declared, given, file_values, options)
         if answer then secrets[name] = answer end
       end
       if not secrets[name] and not p.optional then
-        util.raise("params", ("missing parameter '%s': expected %s"):format(name, params.expects(p)))
+        util.raise("key", ("missing parameter '%s': expected %s"):format(name, params.expects(p)))
       end
     elseif values[name] == nil then
       if p.default ~= nil then
