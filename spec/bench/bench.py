@@ -6,6 +6,7 @@
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -239,6 +240,8 @@ def main():
         f.write(table + "\n")
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 try:
     main()
 finally:

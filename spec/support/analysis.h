@@ -3,7 +3,9 @@
 #include <lauxlib.h>
 #include <lua.h>
 
-__attribute__((analyzer_noreturn)) int luaL_error(lua_State *L, const char *fmt, ...);
-__attribute__((analyzer_noreturn)) int luaL_argerror(lua_State *L, int arg, const char *msg);
-__attribute__((analyzer_noreturn)) int luaL_typeerror(lua_State *L, int arg, const char *name);
-__attribute__((analyzer_noreturn)) int lua_error(lua_State *L);
+#define ENDS __attribute__((analyzer_noreturn))
+ENDS int luaL_error(lua_State *L, const char *fmt, ...);
+ENDS int luaL_argerror(lua_State *L, int arg, const char *msg);
+ENDS int luaL_typeerror(lua_State *L, int arg, const char *name);
+ENDS int lua_error(lua_State *L);
+#undef ENDS

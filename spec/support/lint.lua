@@ -148,7 +148,8 @@ local function check_c(path, text)
     local quote, name = line:match('^%s*#%s*include%s*([<"])([^>"]+)[>"]')
     if name then check_include(path, n, name, quote == '"') end
     if line:match("^typedef struct") then finding(path, n, "structs go without typedef") end
-    if line == "{" and previous:match("^[%a_][%w_%s%*]*[%s%*][%a_][%w_]*%(.*%)$") then
+    -- A library's macro for a callback's head (in capitals) says the type itself.
+    if line == "{" and previous:match("^[%a_][%w_%s%*]*[%s%*][%a_][%w_]*%(.*%)$") and not previous:match("[%u_]+%(") then
       finding(path, n - 1, "the return type stands on its own line")
     end
     struct = line:match("^struct ([%w_]+) {$") or not line:match("^}") and struct or nil
