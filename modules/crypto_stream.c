@@ -160,9 +160,9 @@ payload(struct stream *j)
 	size_t step = j->decrypt ? CHUNK + TAG : CHUNK;
 	unsigned char *buf = malloc((size_t)3 * (CHUNK + TAG)), *now, *next, *out, *swap;
 	ssize_t have, more = 0;
-	bool ok = buf != NULL;
+	bool ok = true;
 
-	if (!ok)
+	if (buf == NULL)
 		return fail(j, "memory", "out of memory");
 	now = buf;
 	next = buf + CHUNK + TAG;

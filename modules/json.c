@@ -178,7 +178,6 @@ check_string(struct scan *s)
 	for (s->pos++; s->pos < s->len; s->pos += n) {
 		const char *p = s->text + s->pos;
 
-		n = 1;
 		if (*p == '"') {
 			s->pos++;
 			return true;

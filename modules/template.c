@@ -7,30 +7,22 @@
  *	{% for x in list %} {% endfor %}         {% for k, v in map %}   (sorted keys)
  *	{% raw %} {{.Names}} {% endraw %}        {%- and -%} eat white space
  *
- * EXPR (expression.c): names, "text", 'text', 12, true, false, null, == ~= != in not and
+ * EXPR: names, "text", 'text', 12, true, false, null, == ~= != in not and
  * or ( ), defined(name). False are: false, null, "" and the empty table. In a loop:
  * loop.index, loop.length, loop.first, loop.last. A line that holds only {% %} or {# #}
  * disappears. Filters: those of text.c. A value that needs quotes must fill its place:
  * `a{{ b | yaml }}`, or "{{ b | sh }}" with quotes around it, is refused. A template into
  * which a secret was rendered is a secret. */
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "lb.h"
+#include "template.h"
 
 #define MODULE "template"
 #define STATE "lb.template"
-#define DEPTH_MAX 32
-#define STEPS_MAX 2000000
+#define STEPS_MAX 1000000
 #define LIMIT (8 << 20)
-#define UP_TEXT lua_upvalueindex(1)       /* the module text: the filters */
-#define UP_EXPRESSION lua_upvalueindex(2) /* the module expression */
 
-/* Where things stand on Lua's stack: the names that the template uses, the scope of the
- * innermost loop, and LOOPS with what the running loops go through. */
-enum { AT_TEXT = 1, AT_VARS, AT_OPTS, AT_STATE, AT_NAMES, AT_SCOPE, AT_LOOPS };
 enum kind { TEXT, OUT, IF, ELIF, ELSE, ENDIF, FOR, ENDFOR };
 
 /* What may stand around a value in quotes (NULL: any byte), and what may not. */
@@ -53,11 +45,6 @@ static const struct place {
 static const char *const spec_aliases[][2] = {
 	{ "tenant_id", "tenant" },
 	{ "selected_tools", "tools" },
-};
-
-struct slice {
-	const char *s;
-	size_t len;
 };
 
 struct node {
@@ -86,7 +73,7 @@ struct loop {
 };
 
 struct state {
-	lua_State *L;
+	struct reader reader;
 	const char *text;
 	size_t len;
 	struct node *nodes;
@@ -95,157 +82,34 @@ struct state {
 	int open;
 	struct loop loops[DEPTH_MAX];
 	int depth;
-	size_t pos, end; /* the tag that is being read */
-	bool dry;        /* reading, not running */
 	struct lb_buf out;
 	size_t limit;
 	long steps;
-	const char *name, *escape;
+	const char *name;
 	bool secret;
-	size_t at;
-	char why[256];
 };
 
 static bool
-fail(struct state *t, size_t at, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(t->why, sizeof(t->why), fmt, ap);
-	va_end(ap);
-	t->at = at;
-	return false;
-}
-
-static bool
-put(struct state *t, const char *data, size_t len)
+put(struct state *t, size_t at, const char *data, size_t len)
 {
 	if (len > t->limit - t->out.len)
-		return fail(t, t->at, "the result is larger than %zu bytes", t->limit);
-	return lb_buf_add(&t->out, data, len) || fail(t, t->at, "out of memory");
-}
-
-static bool
-is_space(char c)
-{
-	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
-
-static bool
-is_name(char c, bool first)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-	    (!first && c >= '0' && c <= '9');
-}
-
-static bool
-slice_is(struct slice a, const char *s)
-{
-	return strlen(s) == a.len && memcmp(a.s, s, a.len) == 0;
+		return reader_fail(&t->reader, at, "the result is larger than %zu bytes",
+		    t->limit);
+	return lb_buf_add(&t->out, data, len) ||
+	    reader_fail(&t->reader, at, "out of memory");
 }
 
 static void
-skip(struct state *t)
+enter_tag(struct state *t, size_t start, size_t end)
 {
-	while (t->pos < t->end && is_space(t->text[t->pos]))
-		t->pos++;
+	t->reader.pos = start;
+	t->reader.end = end;
 }
 
-static bool
-take(struct state *t, const char *symbol)
-{
-	size_t n = strlen(symbol);
-
-	skip(t);
-	if (t->end - t->pos < n || memcmp(t->text + t->pos, symbol, n) != 0)
-		return false;
-	t->pos += n;
-	return true;
-}
-
-static bool
-read_name(struct state *t, struct slice *name)
-{
-	size_t p;
-
-	skip(t);
-	p = t->pos;
-	while (p < t->end && is_name(t->text[p], p == t->pos))
-		p++;
-	*name = (struct slice) { t->text + t->pos, p - t->pos };
-	t->pos = p;
-	return name->len > 0;
-}
-
-static bool
-take_word(struct state *t, const char *word)
-{
-	size_t back = t->pos;
-	struct slice name;
-
-	if (read_name(t, &name) && slice_is(name, word))
-		return true;
-	t->pos = back;
-	return false;
-}
-
-static bool
-wanted(struct state *t, const char *what)
-{
-	skip(t);
-	if (t->pos >= t->end || (unsigned char)t->text[t->pos] >= 0x7f)
-		return fail(t, t->pos, "%s expected", what);
-	return fail(t, t->pos, "%s expected near '%c'", what, t->text[t->pos]);
-}
-
-static bool
-ended(struct state *t)
-{
-	skip(t);
-	return t->pos >= t->end || wanted(t, "the end of the tag");
-}
-
-/* Pushes expression.FUNCTION of what is at the cursor, above AT_LOOPS. */
-static bool
-evaluate(struct state *t, const char *function)
-{
-	lua_State *L = t->L;
-
-	lua_getfield(L, UP_EXPRESSION, function);
-	lua_pushvalue(L, AT_TEXT);
-	lua_pushinteger(L, (lua_Integer)t->pos);
-	lua_pushinteger(L, (lua_Integer)t->end);
-	lua_pushvalue(L, AT_SCOPE);
-	lua_pushvalue(L, t->dry ? AT_NAMES : AT_VARS);
-	lua_pushboolean(L, t->dry);
-	lua_pushstring(L, t->escape);
-	lua_call(L, 7, LUA_MULTRET);
-	if (lua_isnil(L, AT_LOOPS + 1)) {
-		lua_getfield(L, -1, "at");
-		lua_getfield(L, -2, "message");
-		return fail(t, (size_t)lua_tointeger(L, -2), "%s", lua_tostring(L, -1));
-	}
-	t->pos = (size_t)lua_tointeger(L, AT_LOOPS + 1);
-	return true;
-}
-
-static bool
-condition(struct state *t, bool *yes)
-{
-	if (!evaluate(t, "test") || !ended(t))
-		return false;
-	*yes = lua_toboolean(t->L, -1);
-	lua_settop(t->L, AT_LOOPS);
-	return true;
-}
-
-/* A table on top of the stack becomes the scope, within the one that was. */
+/* The table on top of the stack becomes the scope, within the one that was. */
 static void
-enter_scope(struct state *t)
+enter_scope(lua_State *L)
 {
-	lua_State *L = t->L;
-
 	lua_createtable(L, 0, 1);
 	lua_pushvalue(L, AT_SCOPE);
 	lua_setfield(L, -2, "__index");
@@ -254,17 +118,17 @@ enter_scope(struct state *t)
 }
 
 static void
-leave_scope(struct state *t)
+leave_scope(lua_State *L)
 {
-	lua_getmetatable(t->L, AT_SCOPE);
-	lua_getfield(t->L, -1, "__index");
-	lua_replace(t->L, AT_SCOPE);
-	lua_pop(t->L, 1);
+	lua_getmetatable(L, AT_SCOPE);
+	lua_getfield(L, -1, "__index");
+	lua_replace(L, AT_SCOPE);
+	lua_pop(L, 1);
 }
 
 /* A value in quotes must fill the place it stands in. */
 static bool
-fits(struct state *t, const struct node *n, const char *filter)
+fits(struct state *t, const struct node *n, struct slice filter)
 {
 	char before = t->out.len > 0 ? t->out.data[t->out.len - 1] : '\n';
 	/* Lua ends its strings with NUL: one byte behind the text may be read. */
@@ -273,7 +137,7 @@ fits(struct state *t, const struct node *n, const char *filter)
 	bool key = after[0] == ':' && after[1] != '\0' && is_space(after[1]);
 	const struct place *p = places;
 
-	while (strcmp(p->filter, filter) != 0)
+	while (!slice_is(filter, p->filter))
 		p++;
 	if (before != '\0' && strchr(p->never, before) == NULL &&
 	    strchr(p->never, *after) == NULL &&
@@ -281,26 +145,29 @@ fits(struct state *t, const struct node *n, const char *filter)
 	    (p->after == NULL || tag || (p->key && key) ||
 	    strchr(p->after, *after) != NULL))
 		return true;
-	return fail(t, n->at, "a value in quotes (%s) must not stand inside a word or in "
-	    "quotes", filter);
+	return reader_fail(&t->reader, n->at, "a value in quotes (%s) must not stand "
+	    "inside a word or in quotes", p->filter);
 }
 
 static bool
 output(struct state *t, const struct node *n)
 {
-	lua_State *L = t->L;
+	lua_State *L = t->reader.L;
+	struct slice place;
+	bool quoted;
 	size_t len;
 	const char *s;
 
-	if (!evaluate(t, "output") || !ended(t))
+	t->reader.tag = n->at;
+	if (!read_output(&t->reader, &place, &quoted))
 		return false;
-	if (t->dry)
+	if (t->reader.check)
 		return true;
-	if (lua_toboolean(L, -1) && !fits(t, n, lua_tostring(L, -2)))
+	if (quoted && !fits(t, n, place))
 		return false;
-	t->secret = t->secret || lb_is_secret(L, -3);
-	s = lb_bytes(L, -3, &len);
-	return put(t, s, len);
+	t->secret = t->secret || lb_is_secret(L, -1);
+	s = lb_bytes(L, -1, &len);
+	return put(t, n->at, s, len);
 }
 
 /* Loops: AT_LOOPS holds at 2d+1 the table that loop d goes through, at 2d+2 the sorted
@@ -318,7 +185,7 @@ set_name(lua_State *L, struct slice name)
 static void
 set_variables(struct state *t)
 {
-	lua_State *L = t->L;
+	lua_State *L = t->reader.L;
 	struct loop *l = &t->loops[t->depth - 1];
 
 	lua_createtable(L, 0, 4);
@@ -348,31 +215,30 @@ set_variables(struct state *t)
 
 /* Reads `k, v in VALUE`, the value onto the stack. */
 static bool
-read_for(struct state *t, struct loop *l)
+read_for(struct reader *r, struct loop *l)
 {
 	*l = (struct loop) { .i = 1 };
-	if (!read_name(t, &l->key))
-		return wanted(t, "a name");
-	if (take(t, ",") && !read_name(t, &l->value))
-		return wanted(t, "a name");
-	if (!take_word(t, "in"))
-		return wanted(t, "in");
-	return evaluate(t, "value") && ended(t);
+	if (!reader_name(r, &l->key) ||
+	    (reader_take(r, ",") && !reader_name(r, &l->value)))
+		return reader_expected(r, "a name");
+	if (!reader_word(r, "in"))
+		return reader_expected(r, "in");
+	return read_value(r) && reader_ended(r);
 }
 
 /* Enters the loop of node i; an empty one is passed over. */
 static bool
 begin_loop(struct state *t, size_t *i)
 {
-	lua_State *L = t->L;
+	lua_State *L = t->reader.L;
 	struct loop l;
 	const struct node *n = &t->nodes[*i];
 
-	if (!read_for(t, &l))
+	if (!read_for(&t->reader, &l))
 		return false;
 	if (!lua_istable(L, -1))
-		return fail(t, n->at, "'for' needs a list or a map, not a %s",
-		    luaL_typename(L, -1));
+		return reader_fail(&t->reader, n->at,
+		    "'for' needs a list or a map, not a %s", luaL_typename(L, -1));
 	l.node = *i;
 	l.n = (lua_Integer)lua_rawlen(L, -1);
 	lua_pushvalue(L, -1);
@@ -391,9 +257,9 @@ begin_loop(struct state *t, size_t *i)
 		return true;
 	}
 	if (l.map && l.value.len == 0)
-		return fail(t, n->at, "a map needs 'for key, value in'");
+		return reader_fail(&t->reader, n->at, "a map needs 'for key, value in'");
 	lua_newtable(L);
-	enter_scope(t);
+	enter_scope(L);
 	t->loops[t->depth++] = l;
 	set_variables(t);
 	++*i;
@@ -410,7 +276,7 @@ next_round(struct state *t, size_t *i)
 		*i = l->node + 1;
 		return;
 	}
-	leave_scope(t);
+	leave_scope(t->reader.L);
 	t->depth--;
 	++*i;
 }
@@ -422,10 +288,10 @@ choose(struct state *t, size_t *i)
 	bool yes = false;
 
 	while (t->nodes[*i].kind == IF || t->nodes[*i].kind == ELIF) {
-		t->pos = t->nodes[*i].start;
-		t->end = t->nodes[*i].end;
-		if (!condition(t, &yes))
+		enter_tag(t, t->nodes[*i].start, t->nodes[*i].end);
+		if (!read_condition(&t->reader, &yes))
 			return false;
+		lua_settop(t->reader.L, AT_LOOPS);
 		if (yes)
 			break;
 		*i = t->nodes[*i].branch;
@@ -442,17 +308,16 @@ run(struct state *t)
 	for (size_t i = 0; ok && i < t->count;) {
 		const struct node *n = &t->nodes[i];
 
-		t->at = n->at;
-		t->pos = n->start;
-		t->end = n->end;
+		enter_tag(t, n->start, n->end);
 		if (++t->steps > STEPS_MAX)
-			return fail(t, n->at, "the template goes on for too long");
+			return reader_fail(&t->reader, n->at,
+			    "the template goes on for too long");
 		if (n->kind == TEXT) {
-			ok = put(t, t->text + n->start, n->end - n->start);
+			ok = put(t, n->at, t->text + n->start, n->end - n->start);
 			i++;
 		} else if (n->kind == OUT) {
 			ok = output(t, n);
-			lua_settop(t->L, AT_LOOPS);
+			lua_settop(t->reader.L, AT_LOOPS);
 			i++;
 		} else if (n->kind == IF) {
 			ok = choose(t, &i);
@@ -478,7 +343,7 @@ add(struct state *t, enum kind kind, size_t start, size_t end, const struct tag 
 	if (t->count == t->cap) {
 		grown = realloc(t->nodes, cap * sizeof(*grown));
 		if (grown == NULL)
-			return fail(t, start, "out of memory");
+			return reader_fail(&t->reader, start, "out of memory");
 		t->nodes = grown;
 		t->cap = cap;
 	}
@@ -517,8 +382,8 @@ read_tag(struct state *t, struct tag *tag)
 			i = (size_t)(e - s);
 		}
 	}
-	return fail(t, tag->at, "a tag without an end: '{%c' without '%c}'", tag->type,
-	    close);
+	return reader_fail(&t->reader, tag->at,
+	    "a tag without an end: '{%c' without '%c}'", tag->type, close);
 }
 
 /* Does the tag stand alone on its line? Then *before and *after are the line's bounds. */
@@ -587,17 +452,17 @@ raw_block(struct state *t, const struct tag *opening, size_t from, size_t *next)
 	for (size_t p = from;; p = tag.at + 2) {
 		s = memmem(t->text + p, t->len - p, "{%", 2);
 		if (s == NULL)
-			return fail(t, opening->at, "a raw block without {%% endraw %%}");
+			return reader_fail(&t->reader, opening->at,
+			    "a raw block without {%% endraw %%}");
 		tag = (struct tag) { .type = '%', .at = (size_t)(s - t->text) };
-		t->pos = tag.at + 2;
-		t->end = t->len;
-		tag.trim_before = take(t, "-");
-		if (!take_word(t, "endraw"))
+		enter_tag(t, tag.at + 2, t->len);
+		tag.trim_before = reader_take(&t->reader, "-");
+		if (!reader_word(&t->reader, "endraw"))
 			continue;
-		tag.trim_after = take(t, "-");
-		if (!take(t, "%}"))
+		tag.trim_after = reader_take(&t->reader, "-");
+		if (!reader_take(&t->reader, "%}"))
 			continue;
-		tag.next = t->pos;
+		tag.next = t->reader.pos;
 		return add_text(t, from, &tag, next);
 	}
 }
@@ -606,9 +471,9 @@ static bool
 open_block(struct state *t, enum kind kind, const struct tag *tag)
 {
 	if (t->open == DEPTH_MAX)
-		return fail(t, tag->at, "nested too deeply");
+		return reader_fail(&t->reader, tag->at, "nested too deeply");
 	t->blocks[t->open++] = (struct block) { kind, t->count, t->count, tag->at };
-	return add(t, kind, t->pos, tag->end, tag);
+	return add(t, kind, t->reader.pos, tag->end, tag);
 }
 
 /* elif, else and endif hang themselves into the chain of the block's branches. */
@@ -619,8 +484,8 @@ continue_block(struct state *t, enum kind kind, const struct tag *tag)
 	size_t self = t->count;
 
 	if (t->open == 0 || b->kind == FOR || (b->kind == ELSE && kind != ENDIF))
-		return fail(t, tag->at, "there is no 'if' for this");
-	if (!add(t, kind, t->pos, tag->end, tag))
+		return reader_fail(&t->reader, tag->at, "there is no 'if' for this");
+	if (!add(t, kind, t->reader.pos, tag->end, tag))
 		return false;
 	t->nodes[b->last].branch = self;
 	b->last = self;
@@ -637,50 +502,52 @@ static bool
 end_loop(struct state *t, const struct tag *tag)
 {
 	if (t->open == 0 || t->blocks[t->open - 1].kind != FOR)
-		return fail(t, tag->at, "there is no 'for' for this");
+		return reader_fail(&t->reader, tag->at, "there is no 'for' for this");
 	t->open--;
 	t->nodes[t->blocks[t->open].first].done = t->count;
-	leave_scope(t);
-	return add(t, ENDFOR, t->pos, tag->end, tag);
+	leave_scope(t->reader.L);
+	return add(t, ENDFOR, t->reader.pos, tag->end, tag);
 }
 
 /* While the template is read, a loop's scope says which names are bound. */
 static void
-bind_names(struct state *t, const struct loop *l)
+bind_names(lua_State *L, const struct loop *l)
 {
 	const struct slice names[] = { { "loop", 4 }, l->key, l->value };
 
-	lua_newtable(t->L);
-	enter_scope(t);
+	lua_newtable(L);
+	enter_scope(L);
 	for (int i = 0; i < 3; i++) {
-		lua_pushboolean(t->L, 1);
-		set_name(t->L, names[i]);
+		lua_pushboolean(L, 1);
+		set_name(L, names[i]);
 	}
 }
 
 static bool
 statement(struct state *t, const struct tag *tag, size_t *next)
 {
+	struct reader *r = &t->reader;
 	struct slice word;
 	struct loop loop;
 	bool yes;
 
-	if (!read_name(t, &word))
-		return wanted(t, "if, for or raw");
+	if (!reader_name(r, &word))
+		return reader_expected(r, "if, for or raw");
 	if (slice_is(word, "if"))
-		return open_block(t, IF, tag) && condition(t, &yes);
+		return open_block(t, IF, tag) && read_condition(r, &yes);
 	if (slice_is(word, "elif"))
-		return continue_block(t, ELIF, tag) && condition(t, &yes);
+		return continue_block(t, ELIF, tag) && read_condition(r, &yes);
 	if (slice_is(word, "for")) {
-		if (!open_block(t, FOR, tag) || !read_for(t, &loop))
+		if (!open_block(t, FOR, tag) || !read_for(r, &loop))
 			return false;
-		bind_names(t, &loop);
+		bind_names(r->L, &loop);
 		return true;
 	}
 	if (!slice_is(word, "else") && !slice_is(word, "endif") &&
 	    !slice_is(word, "endfor") && !slice_is(word, "raw"))
-		return fail(t, tag->at, "there is no tag '%.*s'", (int)word.len, word.s);
-	if (!ended(t))
+		return reader_fail(r, tag->at, "there is no tag '%.*s'", (int)word.len,
+		    word.s);
+	if (!reader_ended(r))
 		return false;
 	if (slice_is(word, "else"))
 		return continue_block(t, ELSE, tag);
@@ -695,27 +562,30 @@ statement(struct state *t, const struct tag *tag, size_t *next)
 static bool
 compile(struct state *t)
 {
+	lua_State *L = t->reader.L;
 	struct tag tag = { 0 };
 	size_t from = 0;
 
-	lua_newtable(t->L);
-	lua_replace(t->L, AT_SCOPE);
-	t->dry = true;
+	lua_newtable(L);
+	lua_replace(L, AT_SCOPE);
+	t->reader.check = true;
+	t->reader.dry = 1;
 	while (next_tag(t, from, &tag)) {
 		if (!read_tag(t, &tag) || !add_text(t, from, &tag, &from))
 			return false;
-		t->pos = tag.start;
-		t->end = tag.end;
+		enter_tag(t, tag.start, tag.end);
 		if (tag.type == '{' && (!add(t, OUT, tag.start, tag.end, &tag) ||
 		    !output(t, &t->nodes[t->count - 1])))
 			return false;
 		if (tag.type == '%' && !statement(t, &tag, &from))
 			return false;
-		lua_settop(t->L, AT_LOOPS);
+		lua_settop(L, AT_LOOPS);
 	}
-	t->dry = false;
+	t->reader.check = false;
+	t->reader.dry = 0;
 	if (t->open > 0)
-		return fail(t, t->blocks[t->open - 1].at, "a block without an end");
+		return reader_fail(&t->reader, t->blocks[t->open - 1].at,
+		    "a block without an end");
 	return from == t->len || add(t, TEXT, from, t->len, NULL);
 }
 
@@ -774,7 +644,7 @@ push_aliases(lua_State *L)
 static void
 enter_root(struct state *t)
 {
-	lua_State *L = t->L;
+	lua_State *L = t->reader.L;
 
 	lua_newtable(L);
 	lua_createtable(L, 0, 1);
@@ -791,6 +661,7 @@ static struct state *
 prepare(lua_State *L, const char *const names[], bool vars)
 {
 	struct state *t;
+	const char *escape;
 	size_t known = 0;
 
 	luaL_checktype(L, AT_TEXT, LUA_TSTRING);
@@ -802,15 +673,17 @@ prepare(lua_State *L, const char *const names[], bool vars)
 	luaL_checktype(L, AT_VARS, LUA_TTABLE);
 	lb_opts(L, AT_OPTS, names);
 	t = lua_newuserdatauv(L, sizeof(*t), 0);
-	*t = (struct state) { .L = L };
+	memset(t, 0, sizeof(*t));
 	luaL_setmetatable(L, STATE);
-	t->text = lua_tolstring(L, AT_TEXT, &t->len);
+	t->reader.L = L;
+	t->text = t->reader.text = lua_tolstring(L, AT_TEXT, &t->len);
 	t->limit = (size_t)lb_opt_integer(L, AT_OPTS, "limit", LIMIT, 1, 1 << 30);
 	t->name = lb_opt_string(L, AT_OPTS, "name", "template");
-	t->escape = lb_opt_string(L, AT_OPTS, "escape", "raw");
-	while (known < PLACES && strcmp(places[known].filter, t->escape) != 0)
+	escape = lb_opt_string(L, AT_OPTS, "escape", "raw");
+	t->reader.escape = escape;
+	while (known < PLACES && strcmp(places[known].filter, escape) != 0)
 		known++;
-	luaL_argcheck(L, known < PLACES || strcmp(t->escape, "demand") == 0, AT_OPTS,
+	luaL_argcheck(L, known < PLACES || strcmp(escape, "demand") == 0, AT_OPTS,
 	    "escape: a filter for a place, or demand, expected");
 	lua_settop(L, AT_STATE);
 	for (int i = AT_NAMES; i <= AT_LOOPS; i++)
@@ -821,10 +694,10 @@ prepare(lua_State *L, const char *const names[], bool vars)
 static int
 failed(const struct state *t, const char *op)
 {
-	lua_State *L = t->L;
+	lua_State *L = t->reader.L;
 	lua_Integer line = 1, column = 1;
 
-	for (size_t i = 0; i < t->at && i < t->len; i++) {
+	for (size_t i = 0; i < t->reader.at && i < t->len; i++) {
 		if (t->text[i] == '\n') {
 			line++;
 			column = 1;
@@ -833,7 +706,7 @@ failed(const struct state *t, const char *op)
 		}
 	}
 	lb_fail(L, MODULE, op, "template", "%s:%d:%d: %s", t->name, (int)line,
-	    (int)column, t->why);
+	    (int)column, t->reader.why);
 	lua_pushstring(L, t->name);
 	lua_setfield(L, -2, "file");
 	lua_pushinteger(L, line);
@@ -910,12 +783,8 @@ luaopen_template(lua_State *L)
 	lua_pop(L, 1);
 	luaL_newlibtable(L, functions);
 	lua_getglobal(L, "require");
-	lua_pushvalue(L, -1);
 	lua_pushliteral(L, "text");
 	lua_call(L, 1, 1);
-	lua_insert(L, -2);
-	lua_pushliteral(L, "expression");
-	lua_call(L, 1, 1);
-	luaL_setfuncs(L, functions, 2);
+	luaL_setfuncs(L, functions, 1);
 	return 1;
 }

@@ -1,4 +1,4 @@
--- json: what a round trip keeps, and what is refused rather than changed.
+-- json_spec.lua: what a round trip keeps, and what is refused rather than changed.
 local host = require "host"
 local json = require "json"
 

@@ -1,4 +1,4 @@
--- template: what is written, and that nothing is written in doubt.
+-- template_spec.lua: what is written, and that nothing is written in doubt.
 local host = require "host"
 local json = require "json"
 local template = require "template"

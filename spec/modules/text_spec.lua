@@ -1,4 +1,4 @@
--- text: every filter against the program that will read its output.
+-- text_spec.lua: every filter against the program that will read its output.
 local host = require "host"
 local json = require "json"
 local text = require "text"
