@@ -46,10 +46,14 @@ restore_tree() {
 	done
 }
 
-# At boot this runs before sshd and ufw start, hence --no-block: a start that waited for
-# this unit to end would never come.
+# At boot this runs before sshd and ufw start, hence --no-block then: a start that waited
+# for this unit to end would never come.
 restore_sshd() {
 	[ -d "$1/ssh" ] || return 0
+	case $(systemctl is-system-running) in
+	initializing | starting) block=--no-block ;;
+	*) block=--no-pager ;;
+	esac
 	restore_tree "$1/ssh" /etc/ssh
 	sync
 	enabled=$(sed -n 1p "$1/socket")
@@ -63,11 +67,11 @@ restore_sshd() {
 	if [ "$active" = active ]; then
 		# A socket cannot be bound while the service holds its port. Sessions live on.
 		systemctl is-active --quiet ssh.socket || systemctl stop ssh.service
-		systemctl --no-block restart ssh.socket
+		systemctl "$block" restart ssh.socket
 	else
 		systemctl is-active --quiet ssh.socket && systemctl stop ssh.socket
 		systemctl reset-failed ssh.service 2>/dev/null
-		systemctl --no-block reload-or-restart ssh.service
+		systemctl "$block" reload-or-restart ssh.service
 	fi
 }
 
