@@ -136,7 +136,10 @@ describe("process #unit", function()
 
   it("gives the command its default signals", function()
     local out = run { "sh", "-c", "grep -E 'Sig(Ign|Blk)' /proc/self/status" }
-    assert.is_nil(out:find("[1-9a-f]%x*\n"), out)
+    -- Of the 31 standard ones: glibc keeps 32 and 33 to itself, whatever we inherited.
+    for mask in out:gmatch("(%x+)\n") do
+      assert.equal(0, tonumber(mask, 16) & 0x7fffffff, out)
+    end
   end)
 end)
 
