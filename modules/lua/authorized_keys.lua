@@ -76,7 +76,7 @@ authorized_keys.present = resource("authorized_keys.present", {
   end,
   apply = function(self, ctx)
     local seen = locate(ctx.target, self.user)
-    if not seen then fail("conflict", ("there is no user %s"):format(self.user)) end
+    if not seen then fail("in_the_way", ("there is no user %s"):format(self.user)) end
     local owner = self.user .. ":" .. seen.group
     ctx.target:run(("umask 077; [ -d %s ] || mkdir %s; chown %s %s && chmod 700 %s"):format(quote(seen.home .. "/.ssh"),
       quote(seen.home .. "/.ssh"), quote(owner), quote(seen.home .. "/.ssh"), quote(seen.home .. "/.ssh")))

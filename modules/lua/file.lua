@@ -104,12 +104,22 @@ local function is_env(path)
   return path:match("%.env$") ~= nil or path:match("/[^/]*%.env%.[^/]*$") ~= nil
 end
 
+-- A diff of texts; of bytes that are no text, only that they differ.
+local function show(path, old, new)
+  for _, text in ipairs { new, old } do
+    if text:find("\0", 1, true) or not utf8.len(text) then
+      return ("%s: %s, %d bytes that are no text"):format(path, old and "content differs" or "new file", #new)
+    end
+  end
+  return diff(old, new, { path = path, absent = old == nil, keys_only = is_env(path) })
+end
+
 -- Compares a state with the wanted content and attributes -> nil when equal, else a text.
 function file.difference(path, state, content, want)
   local secret = type(content) ~= "string"
   if state.type == "absent" then
     if secret then return ("%s: new file, content is secret"):format(path) end
-    return diff(nil, content, { path = path, absent = true, keys_only = is_env(path) })
+    return show(path, nil, content)
   end
   if state.type ~= "file" then
     return ("%s is a %s%s, to be replaced by a file"):format(path, state.type,
@@ -118,7 +128,7 @@ function file.difference(path, state, content, want)
   local text = {}
   if state.content and not secret then
     if state.content ~= content then
-      text[1] = diff(state.content, content, { path = path, keys_only = is_env(path) })
+      text[1] = show(path, state.content, content)
     end
   elseif (state.sum or crypto.sha256(state.content)) ~= crypto.sha256(content) then
     text[1] = ("%s: content differs (%s)"):format(path, secret and "it is secret" or "too long to show")
@@ -196,7 +206,7 @@ local function content_resource(name, extra_args, content_of)
     intent = function(self, ctx)
       local content = content_of(self, ctx)
       if type(content) ~= "string" then return self.path .. ": new content is secret" end
-      return diff(nil, content, { path = self.path, absent = true, keys_only = is_env(self.path) })
+      return show(self.path, nil, content)
     end,
     before = function(self, ctx)
       return before(self.path, ctx, file.snapshot(ctx.target, { { self.path, sum = true } })[1])
@@ -205,7 +215,7 @@ local function content_resource(name, extra_args, content_of)
       local content = content_of(self, ctx)
       local state = state_of(self, ctx, content)
       if state.type == "directory" then
-        fail("conflict", self.path .. " is a directory; file.content does not replace one")
+        fail("in_the_way", self.path .. " is a directory; file.content does not replace one")
       end
       file.checked_put(ctx.target, self.path, content, attributes_for(self, state), self.check)
     end,
@@ -231,7 +241,7 @@ local function edit_resource(name, args, id, edit)
   local function look(self, ctx)
     local state = file.snapshot(ctx.target, { self.path })[1]
     if state.type ~= "absent" and not state.content then
-      fail("conflict", ("%s is a %s of %s bytes; lines are edited in plain files up to %d bytes")
+      fail("in_the_way", ("%s is a %s of %s bytes; lines are edited in plain files up to %d bytes")
         :format(self.path, state.type, state.size or "?", show_limit))
     end
     return state, edit(self, state.content or "")
@@ -343,7 +353,7 @@ file.absent = resource("file.absent", {
   before = function(self, ctx) return { ref = ctx.stash(self.path) } end,
   apply = function(self, ctx)
     if not self.recursive and file.snapshot(ctx.target, { { self.path, sum = true } })[1].type == "directory" then
-      fail("conflict", self.path .. " is a directory; say recursive = true to remove it with its content")
+      fail("in_the_way", self.path .. " is a directory; say recursive = true to remove it with its content")
     end
     ctx.target:run { "rm", self.recursive and "-rf" or "-f", "--one-file-system", "--", self.path }
   end,
