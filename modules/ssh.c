@@ -49,7 +49,7 @@ fail_session(lua_State *L, const struct session *s, const char *op)
 /* The module */
 
 /* ssh.library_version()
- *  +-> "1.10.0"   (of libssh2)                                                          */
+ *  +-> "1.10.0"   (of libssh2) */
 static int
 l_library_version(lua_State *L)
 {
@@ -58,7 +58,7 @@ l_library_version(lua_State *L)
 }
 
 /* ssh.algorithms()
- *  +-> { kex, ciphers, macs, hostkeys }   (lists, best first: what it would agree to)   */
+ *  +-> { kex, ciphers, macs, hostkeys }   (lists, best first: what it would agree to) */
 static int
 l_algorithms(lua_State *L)
 {
@@ -69,7 +69,9 @@ l_algorithms(lua_State *L)
 	for (m = methods_wanted; m->name != NULL; m++) {
 		const char **have = NULL;
 		LIBSSH2_SESSION *lib = libssh2_session_init();
-		int n = lib != NULL ? libssh2_session_supported_algs(lib, m->type[0], &have) : 0;
+		int n = lib != NULL ?
+		    libssh2_session_supported_algs(lib, m->type[0], &have) :
+		    0;
 		lua_Integer i = 0;
 
 		lua_newtable(L);
@@ -90,7 +92,7 @@ l_algorithms(lua_State *L)
 /* ssh.public_key(path, passphrase)
  *  +-> "ssh-ed25519 AAAA... comment"   (of a private or a public key file; the passphrase
  *                                       is not needed: the public half is in the clear)
- *  +-> nil, err   (identity)                                                            */
+ *  +-> nil, err   (identity) */
 static int
 l_public_key(lua_State *L)
 {
@@ -187,8 +189,8 @@ agent_keys_k(lua_State *L, int status, lua_KContext ctx)
 	if (!box->listing->done)
 		return fail_slot(L, &box->slot, "agent_keys", "asking the agent");
 	if (!box->listing->ok)
-		return lb_fail(L, MODULE, "agent_keys", "no_agent", "no agent answers at %s",
-		    box->listing->path);
+		return lb_fail(L, MODULE, "agent_keys", "no_agent",
+		    "no agent answers at %s", box->listing->path);
 	lua_newtable(L);
 	for (key = box->listing->keys; key != NULL; key = key->next) {
 		if ((line = key_line(key)) == NULL)
@@ -202,7 +204,7 @@ agent_keys_k(lua_State *L, int status, lua_KContext ctx)
 
 /* ssh.agent_keys(path)   (of its socket; else $SSH_AUTH_SOCK)
  *  +-> { "ssh-ed25519 AAAA... comment", ... }
- *  +-> nil, err   (no_agent, timeout, interrupted)                                      */
+ *  +-> nil, err   (no_agent, timeout, interrupted) */
 static int
 l_agent_keys(lua_State *L)
 {
@@ -212,7 +214,8 @@ l_agent_keys(lua_State *L)
 
 	lua_settop(L, 1);
 	if (path == NULL || path[0] == '\0')
-		return lb_fail(L, MODULE, "agent_keys", "no_agent", "SSH_AUTH_SOCK is not set");
+		return lb_fail(
+		    L, MODULE, "agent_keys", "no_agent", "SSH_AUTH_SOCK is not set");
 	box = lua_newuserdatauv(L, sizeof *box, 0);
 	memset(box, 0, sizeof *box);
 	luaL_setmetatable(L, LISTBOX);

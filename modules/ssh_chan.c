@@ -1,6 +1,6 @@
-/* ssh_chan.c: the channels of a session: commands and forwarded connections, read into and
- * written from buffers here. What nobody takes is not read, so that the server's window
- * fills up. It calls no Lua. */
+/* ssh_chan.c: the channels of a session: commands and forwarded connections, read into
+ * and written from buffers here. What nobody takes is not read, so that the server's
+ * window fills up. It calls no Lua. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,8 +50,8 @@ chan_exec_step(struct session *s, struct op *op)
 			ch->failed = true;
 			return true;
 		}
-		ch->lib = libssh2_channel_open_ex(s->lib, "session", 7,
-		    LIBSSH2_CHANNEL_WINDOW_DEFAULT, CHUNK, NULL, 0);
+		ch->lib = libssh2_channel_open_ex(
+		    s->lib, "session", 7, LIBSSH2_CHANNEL_WINDOW_DEFAULT, CHUNK, NULL, 0);
 		if (ch->lib == NULL) {
 			rc = libssh2_session_last_error(s->lib, &msg, NULL, 0);
 			if (rc == LIBSSH2_ERROR_EAGAIN)
@@ -68,8 +68,8 @@ chan_exec_step(struct session *s, struct op *op)
 		s->had_session = true;
 		op->state = 1;
 	}
-	rc = libssh2_channel_process_startup(ch->lib, "exec", 4, op->path,
-	    (unsigned int)op->len);
+	rc = libssh2_channel_process_startup(
+	    ch->lib, "exec", 4, op->path, (unsigned int)op->len);
 	if (rc == LIBSSH2_ERROR_EAGAIN)
 		return false;
 	if (rc != 0 && !op_of_channel(rc)) {
@@ -79,7 +79,8 @@ chan_exec_step(struct session *s, struct op *op)
 	ch->opened = true;
 	if (rc != 0) {
 		ch->dropped = true;
-		chan_fail(ch, "refused", "the server does not run commands for this user");
+		chan_fail(
+		    ch, "refused", "the server does not run commands for this user");
 	}
 	stream_wake(ch->stream);
 	return true;
@@ -96,8 +97,8 @@ chan_direct_step(struct session *s, struct op *op)
 		ch->failed = true;
 		return true;
 	}
-	ch->lib = libssh2_channel_direct_tcpip_ex(s->lib, op->path, op->port,
-	    "127.0.0.1", 22);
+	ch->lib =
+	    libssh2_channel_direct_tcpip_ex(s->lib, op->path, op->port, "127.0.0.1", 22);
 	if (ch->lib != NULL) {
 		ch->id = s->opened_id;
 		ch->opened = true;
@@ -133,7 +134,8 @@ chans_reap(struct session *s)
 	while ((ch = *p) != NULL) {
 		bool opening = !ch->opened && !ch->failed && !s->dead;
 
-		if (ch->lib != NULL || ch->stream != NULL || ch->pipe != NULL || opening) {
+		if (ch->lib != NULL || ch->stream != NULL || ch->pipe != NULL ||
+		    opening) {
 			p = &ch->next;
 			continue;
 		}
@@ -174,8 +176,8 @@ chan_write(struct session *s, struct chan *ch)
 	int rc;
 
 	while (ch->out.len > 0 && s->out.len - s->sent < WRITE_AHEAD) {
-		n = libssh2_channel_write_ex(ch->lib, 0, ch->out.data,
-		    ch->out.len < CHUNK ? ch->out.len : CHUNK);
+		n = libssh2_channel_write_ex(
+		    ch->lib, 0, ch->out.data, ch->out.len < CHUNK ? ch->out.len : CHUNK);
 		if (n == LIBSSH2_ERROR_EAGAIN || n == 0)
 			break;
 		if (n < 0 && !op_of_channel((int)n)) {

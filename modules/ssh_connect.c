@@ -153,12 +153,14 @@ tcp_next(lua_State *L, struct session *s)
 		left++;
 	for (; l->addr != NULL; l->addr = l->addr->ai_next, left--) {
 		a = l->addr;
-		s->fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		s->fd =
+		    socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		if (s->fd < 0) {
 			l->tcp_error = errno;
 			continue;
 		}
-		if (connect(s->fd, a->ai_addr, a->ai_addrlen) != 0 && errno != EINPROGRESS) {
+		if (connect(s->fd, a->ai_addr, a->ai_addrlen) != 0 &&
+		    errno != EINPROGRESS) {
 			l->tcp_error = errno;
 			tcp_close(s);
 			continue;
@@ -185,23 +187,21 @@ tcp_failed(lua_State *L, struct box *box)
 	int err = s->login->tcp_error;
 
 	if (err == ETIMEDOUT && now() >= s->login->until)
-		return connect_fail(L, box, "timeout", "%s: no answer in %.0f seconds", s->name,
-		    s->login->timeout);
-	return connect_fail(L, box, "connect", "%s: %s", s->name,
-	    strerror_r(err, text, sizeof text));
+		return connect_fail(L, box, "timeout", "%s: no answer in %.0f seconds",
+		    s->name, s->login->timeout);
+	return connect_fail(
+	    L, box, "connect", "%s: %s", s->name, strerror_r(err, text, sizeof text));
 }
 
 static int
 connect_timeout(lua_State *L, struct box *box)
 {
-	static const char *const doing[] = {
-		"looking up the name", "connecting",
-		"in the handshake (does it speak SSH?)", "logging in", ""
-	};
+	static const char *const doing[] = { "looking up the name", "connecting",
+		"in the handshake (does it speak SSH?)", "logging in", "" };
 	struct session *s = box->session;
 
-	return connect_fail(L, box, "timeout", "%s: no answer in %.0f seconds, %s", s->name,
-	    s->login->timeout, doing[s->phase]);
+	return connect_fail(L, box, "timeout", "%s: no answer in %.0f seconds, %s",
+	    s->name, s->login->timeout, doing[s->phase]);
 }
 
 static int
@@ -384,7 +384,8 @@ connect_k(lua_State *L, int status, lua_KContext ctx)
 
 /* Calls f with each string of an option that is a list. */
 static void
-each_string(lua_State *L, const char *name, void *arg, const char *(*f)(void *, const char *))
+each_string(
+    lua_State *L, const char *name, void *arg, const char *(*f)(void *, const char *))
 {
 	lua_Integer i, n;
 	const char *bad;
@@ -394,14 +395,17 @@ each_string(lua_State *L, const char *name, void *arg, const char *(*f)(void *, 
 		return;
 	}
 	if (!lua_istable(L, -1))
-		luaL_argerror(L, 2, lua_pushfstring(L, "option '%s' must be a list", name));
+		luaL_argerror(
+		    L, 2, lua_pushfstring(L, "option '%s' must be a list", name));
 	n = luaL_len(L, -1);
 	for (i = 1; i <= n; i++) {
 		if (lua_geti(L, -1, i) != LUA_TSTRING)
-			luaL_argerror(L, 2, lua_pushfstring(L,
-			    "option '%s' must be a list of strings", name));
+			luaL_argerror(L, 2,
+			    lua_pushfstring(
+				L, "option '%s' must be a list of strings", name));
 		if ((bad = f(arg, lua_tostring(L, -1))) != NULL)
-			luaL_argerror(L, 2, lua_pushfstring(L, "option '%s': %s", name, bad));
+			luaL_argerror(
+			    L, 2, lua_pushfstring(L, "option '%s': %s", name, bad));
 		lua_pop(L, 1);
 	}
 	lua_settop(L, 3);
@@ -421,7 +425,8 @@ read_passphrase(lua_State *L, struct login *l)
 		l->asks = true;
 	} else if (type != LUA_TNIL) {
 		if (type != LUA_TSTRING && !lb_is_secret(L, -1))
-			luaL_argerror(L, 2, "option 'passphrase' must be a string, a secret "
+			luaL_argerror(L, 2,
+			    "option 'passphrase' must be a string, a secret "
 			    "or a function");
 		text = lb_bytes(L, -1, &len);
 		if (memchr(text, '\0', len) != NULL)
@@ -476,7 +481,8 @@ read_known_hosts(lua_State *L, struct session *s)
 	} else if (type == LUA_TTABLE) {
 		each_string(L, "known_hosts", s, add_known_hosts);
 	} else if (type != LUA_TBOOLEAN || lua_toboolean(L, -1)) {
-		luaL_argerror(L, 2, "option 'known_hosts' must be a path, a list or false");
+		luaL_argerror(
+		    L, 2, "option 'known_hosts' must be a path, a list or false");
 	}
 	lua_settop(L, 3);
 }
@@ -492,7 +498,8 @@ read_agent(lua_State *L, struct login *l)
 	if (type == LUA_TSTRING)
 		path = lua_tostring(L, -1);
 	else if (type != LUA_TNIL && type != LUA_TBOOLEAN)
-		luaL_argerror(L, 2, "option 'agent' must be a boolean or the path of a socket");
+		luaL_argerror(
+		    L, 2, "option 'agent' must be a boolean or the path of a socket");
 	if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1))
 		path = NULL;
 	if (path != NULL && path[0] != '\0' && (l->agent_path = strdup(path)) == NULL)
@@ -502,14 +509,15 @@ read_agent(lua_State *L, struct login *l)
 
 /* ssh.connect(host, opts)
  *  +-> session
- *  +-> nil, err   (resolve, connect, hostkey, auth_failed, timeout, identity, interrupted)
+ *  +-> nil, err   (resolve, connect, hostkey, auth_failed, timeout, identity,
+ * interrupted)
  *
  * opts: port (22), user, timeout (30 seconds for all of it), identities (private key
  * files; else ~/.ssh/id_ed25519 and id_ecdsa), passphrase (secret, string, or a function
- * of the path), agent (true: $SSH_AUTH_SOCK; or a path), identities_only (no other keys of the
- * agent), host_keys (pinned: "ssh-ed25519 AAAA..."), fingerprint ("SHA256:..."),
- * known_hosts (a path, a list, or false), host_key_alias, accept_new (of a host that nothing is
- * known of), keepalive (15 seconds; 0: none). At most two keys are offered.             */
+ * of the path), agent (true: $SSH_AUTH_SOCK; or a path), identities_only (no other keys
+ * of the agent), host_keys (pinned: "ssh-ed25519 AAAA..."), fingerprint ("SHA256:..."),
+ * known_hosts (a path, a list, or false), host_key_alias, accept_new (of a host that
+ * nothing is known of), keepalive (15 seconds; 0: none). At most two keys are offered. */
 int
 l_connect(lua_State *L)
 {
@@ -521,8 +529,9 @@ l_connect(lua_State *L)
 	struct login *l;
 	struct box *box;
 
-	luaL_argcheck(L, host[0] != '\0' && strlen(host) == lua_rawlen(L, 1) &&
-	    strlen(host) < 256, 1, "not a host name");
+	luaL_argcheck(L,
+	    host[0] != '\0' && strlen(host) == lua_rawlen(L, 1) && strlen(host) < 256, 1,
+	    "not a host name");
 	lua_settop(L, 2);
 	lb_opts(L, 2, names);
 	box = lua_newuserdatauv(L, sizeof *box, 0);
@@ -541,7 +550,7 @@ l_connect(lua_State *L)
 	l->until = now() + l->timeout;
 	s->keepalive = lb_opt_seconds(L, 2, "keepalive", 15);
 	if (!login_names(l, host, lb_opt_string(L, 2, "user", NULL),
-	    lb_opt_string(L, 2, "host_key_alias", NULL)))
+		lb_opt_string(L, 2, "host_key_alias", NULL)))
 		return luaL_error(L, "out of memory");
 	snprintf(s->name, sizeof s->name, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host,
 	    l->port);
@@ -567,7 +576,7 @@ l_connect(lua_State *L)
 }
 
 /* session:close()
- *  +-> true   (says goodbye if that needs no waiting; what is pending ends as closed)   */
+ *  +-> true   (says goodbye if that needs no waiting; what is pending ends as closed) */
 static int
 l_session_close(lua_State *L)
 {
@@ -586,7 +595,7 @@ l_session_close(lua_State *L)
 }
 
 /* session:alive()
- *  +-> boolean   (false: every call of it fails from now on)                            */
+ *  +-> boolean   (false: every call of it fails from now on) */
 static int
 l_session_alive(lua_State *L)
 {
@@ -598,7 +607,7 @@ l_session_alive(lua_State *L)
 
 /* session:hostkey()
  *  +-> { type, key = "ssh-ed25519 AAAA...", fingerprint = "SHA256:...",
- *        trusted = "pinned"|"fingerprint"|"known_hosts"|"new" }                         */
+ *        trusted = "pinned"|"fingerprint"|"known_hosts"|"new" } */
 static int
 l_session_hostkey(lua_State *L)
 {
@@ -617,7 +626,7 @@ l_session_hostkey(lua_State *L)
 }
 
 /* session:auth()
- *  +-> { method = "publickey"|"agent", identity = path or the comment in the agent }    */
+ *  +-> { method = "publickey"|"agent", identity = path or the comment in the agent } */
 static int
 l_session_auth(lua_State *L)
 {
@@ -639,8 +648,9 @@ push_address(lua_State *L, const char *name, const char *port_name,
 	socklen_t len = sizeof ss;
 	char text[INET6_ADDRSTRLEN + 20], port[16];
 
-	if (get(fd, (struct sockaddr *)&ss, &len) != 0 || getnameinfo((struct sockaddr *)&ss,
-	    len, text, sizeof text, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+	if (get(fd, (struct sockaddr *)&ss, &len) != 0 ||
+	    getnameinfo((struct sockaddr *)&ss, len, text, sizeof text, port, sizeof port,
+		NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		return;
 	lua_pushstring(L, text);
 	lua_setfield(L, -2, name);
@@ -650,7 +660,7 @@ push_address(lua_State *L, const char *name, const char *port_name,
 
 /* session:address()
  *  +-> { own, own_port, peer, peer_port }   (numeric, of this end's socket)
- *  +-> nil, err   (closed)                                                              */
+ *  +-> nil, err   (closed) */
 static int
 l_session_address(lua_State *L)
 {
@@ -666,7 +676,7 @@ l_session_address(lua_State *L)
 
 /* session:methods()
  *  +-> { kex, hostkey, cipher, mac }   (what was agreed on)
- *  +-> nil, err   (closed)                                                              */
+ *  +-> nil, err   (closed) */
 static int
 l_session_methods(lua_State *L)
 {

@@ -22,7 +22,7 @@ struct file {
 	LIBSSH2_SFTP_HANDLE *lib; /* NULL: not open yet, or closed */
 	struct filebox *box;      /* NULL: nobody holds it */
 	bool opening, closing;
-	bool cut;                 /* a call ended early: where it stands is not known */
+	bool cut; /* a call ended early: where it stands is not known */
 };
 
 struct filebox {
@@ -46,7 +46,8 @@ sftp_failed(struct session *s, struct op *op, int rc)
 		{ LIBSSH2_FX_FILE_ALREADY_EXISTS, "exists", "it exists" },
 		{ LIBSSH2_FX_NO_SPACE_ON_FILESYSTEM, "no_space", "no space left" },
 		{ LIBSSH2_FX_QUOTA_EXCEEDED, "no_space", "quota exceeded" },
-		{ LIBSSH2_FX_OP_UNSUPPORTED, "unsupported", "not supported by the server" },
+		{ LIBSSH2_FX_OP_UNSUPPORTED, "unsupported",
+		    "not supported by the server" },
 	};
 	unsigned long status;
 	size_t i;
@@ -67,7 +68,8 @@ sftp_failed(struct session *s, struct op *op, int rc)
 		    op->path != NULL ? ": " : "", known[i].why);
 	else
 		op_fail(op, "failed", "%s%sthe server refused it (sftp status %lu)",
-		    op->path != NULL ? op->path : "", op->path != NULL ? ": " : "", status);
+		    op->path != NULL ? op->path : "", op->path != NULL ? ": " : "",
+		    status);
 }
 
 /* A step would wait: it has ended when there is nobody left to wait for. */
@@ -110,7 +112,8 @@ sftp_begin(struct session *s, struct op *op, bool *ended)
 	    op_wait_for_session(s))
 		return false;
 	else
-		op_fail(op, "refused", "the server offers no sftp: %s", msg != NULL ? msg : "");
+		op_fail(op, "refused", "the server offers no sftp: %s",
+		    msg != NULL ? msg : "");
 	*ended = true;
 	return false;
 }
@@ -167,7 +170,8 @@ write_step(struct session *s, struct op *op)
 	ssize_t n;
 
 	while (op->done < op->len) {
-		n = libssh2_sftp_write(op->file->lib, op->data + op->done, op->len - op->done);
+		n = libssh2_sftp_write(
+		    op->file->lib, op->data + op->done, op->len - op->done);
 		if (n <= 0)
 			return n < 0 && sftp_ended(s, op, (int)n);
 		op->done += (size_t)n;
@@ -251,8 +255,8 @@ shutdown_step(struct session *s, struct op *op)
 	return true;
 }
 
-/* Closes in the background what nobody holds, and sftp itself when a command waits for its
- * place. */
+/* Closes in the background what nobody holds, and sftp itself when a command waits for
+ * its place. */
 void
 files_run(struct session *s)
 {
@@ -279,7 +283,8 @@ files_run(struct session *s)
 		op_queue(s, op, false);
 		p = &f->next;
 	}
-	if (s->sftp == NULL || s->sftp_gone || s->files != NULL || s->active != NULL || s->ops == NULL)
+	if (s->sftp == NULL || s->sftp_gone || s->files != NULL || s->active != NULL ||
+	    s->ops == NULL)
 		return;
 	for (op = s->ops; op != NULL; op = op->next)
 		if (op_may_start(s, op))
@@ -406,7 +411,8 @@ op_run(lua_State *L, struct session *s, struct op *op, double seconds,
 
 	slot_enter(L, &box->slot, seconds);
 	op->ended = false;
-	op->session_channel = op->file == NULL || op->step == open_step ? s->sftp == NULL : false;
+	op->session_channel =
+	    op->file == NULL || op->step == open_step ? s->sftp == NULL : false;
 	op_queue(s, op, false);
 	pump(s);
 	return op_k(L, LUA_OK, (lua_KContext)call);
@@ -477,7 +483,7 @@ finish_open(lua_State *L, struct op *op)
  *  +-> nil, err   (not_found, denied, failed, refused, timeout, interrupted, closed)
  *
  * how: "r" reads, "w" makes or empties and writes, "x" makes what must not exist. mode:
- * of a file that is made (384, which is 0600).                                          */
+ * of a file that is made (384, which is 0600). */
 static int
 l_sftp_open(lua_State *L)
 {
@@ -522,7 +528,8 @@ fail_cut(lua_State *L, const struct file *f, const char *name)
 {
 	if (f->session->dead)
 		return fail_session(L, f->session, name);
-	return lb_fail(L, MODULE, name, "closed", "an earlier call on this file was cut short");
+	return lb_fail(
+	    L, MODULE, name, "closed", "an earlier call on this file was cut short");
 }
 
 static int
@@ -538,7 +545,7 @@ finish_read(lua_State *L, struct op *op)
 /* file:read(n)
  *  +-> data       (1 to n bytes; n: 262144)
  *  +-> nil        (the end)
- *  +-> nil, err   (failed, timeout, interrupted, closed)                                */
+ *  +-> nil, err   (failed, timeout, interrupted, closed) */
 static int
 l_file_read(lua_State *L)
 {
@@ -557,7 +564,7 @@ l_file_read(lua_State *L)
 
 /* file:write(bytes_or_secret)
  *  +-> true       (the server has all of it)
- *  +-> nil, err   (no_space, failed, timeout, interrupted, closed)                      */
+ *  +-> nil, err   (no_space, failed, timeout, interrupted, closed) */
 static int
 l_file_write(lua_State *L)
 {
@@ -576,7 +583,7 @@ l_file_write(lua_State *L)
 
 /* file:close()
  *  +-> true
- *  +-> nil, err   (failed, timeout, interrupted, closed: what was written may be lost)  */
+ *  +-> nil, err   (failed, timeout, interrupted, closed: what was written may be lost) */
 static int
 l_file_close(lua_State *L)
 {
@@ -630,7 +637,8 @@ simple(lua_State *L, const struct call *call, bool (*step)(struct session *, str
 
 /* session:sftp_rename(from, to)
  *  +-> true
- *  +-> nil, err   (not_found, denied, failed: `to` exists, timeout, interrupted, closed) */
+ *  +-> nil, err   (not_found, denied, failed: `to` exists, timeout, interrupted, closed)
+ */
 static int
 l_sftp_rename(lua_State *L)
 {
@@ -641,7 +649,7 @@ l_sftp_rename(lua_State *L)
 
 /* session:sftp_unlink(path)
  *  +-> true
- *  +-> nil, err   (not_found, denied, failed, timeout, interrupted, closed)             */
+ *  +-> nil, err   (not_found, denied, failed, timeout, interrupted, closed) */
 static int
 l_sftp_unlink(lua_State *L)
 {
@@ -652,7 +660,7 @@ l_sftp_unlink(lua_State *L)
 
 /* session:sftp_mkdir(path, mode)
  *  +-> true       (mode: 448, which is 0700)
- *  +-> nil, err   (not_found, denied, failed: it exists, timeout, interrupted, closed)  */
+ *  +-> nil, err   (not_found, denied, failed: it exists, timeout, interrupted, closed) */
 static int
 l_sftp_mkdir(lua_State *L)
 {
@@ -671,9 +679,11 @@ finish_stat(lua_State *L, struct op *op)
 
 	lua_createtable(L, 0, 6);
 	if ((op->flags & LIBSSH2_SFTP_ATTR_PERMISSIONS) != 0) {
-		lua_pushstring(L, LIBSSH2_SFTP_S_ISREG(mode) ? "file" :
-		    LIBSSH2_SFTP_S_ISDIR(mode) ? "directory" :
-		    LIBSSH2_SFTP_S_ISLNK(mode) ? "link" : "other");
+		lua_pushstring(L,
+		    LIBSSH2_SFTP_S_ISREG(mode)     ? "file" :
+			LIBSSH2_SFTP_S_ISDIR(mode) ? "directory" :
+			LIBSSH2_SFTP_S_ISLNK(mode) ? "link" :
+						     "other");
 		lua_setfield(L, -2, "type");
 		snprintf(text, sizeof text, "%04lo", mode & 07777UL);
 		lua_pushstring(L, text);
@@ -698,7 +708,7 @@ finish_stat(lua_State *L, struct op *op)
 
 /* session:sftp_stat(path)
  *  +-> { type = "file"|"directory"|"link"|"other", mode = "0644", size, uid, gid, mtime }
- *  +-> nil, err   (not_found, denied, failed, timeout, interrupted, closed)             */
+ *  +-> nil, err   (not_found, denied, failed, timeout, interrupted, closed) */
 static int
 l_sftp_stat(lua_State *L)
 {

@@ -72,7 +72,8 @@ pipe_out(struct chan *ch)
 	ssize_t n;
 
 	while (ch->in[0].len > 0) {
-		n = send(pi->fd, ch->in[0].data, ch->in[0].len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		n = send(
+		    pi->fd, ch->in[0].data, ch->in[0].len, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -248,7 +249,7 @@ listener_release(struct listenbox *box)
 }
 
 /* listener:close()
- *  +-> true   (the socket is gone, and so are its connections)                          */
+ *  +-> true   (the socket is gone, and so are its connections) */
 static int
 l_listener_close(lua_State *L)
 {
@@ -293,7 +294,7 @@ listen_on(const char *path)
  *  +-> listener   (a Unix socket at path leads to host:port as the server sees it)
  *  +-> nil, err   (busy, denied, not_found, ...: the socket; closed: the session)
  *
- * When the server cannot connect there, the connection to the socket is closed.         */
+ * When the server cannot connect there, the connection to the socket is closed. */
 static int
 l_session_forward_unix(lua_State *L)
 {
@@ -304,11 +305,12 @@ l_session_forward_unix(lua_State *L)
 	struct listener *li;
 	int err;
 
-	luaL_argcheck(L, strlen(path) == lua_rawlen(L, 2) && path[0] != '\0' &&
-	    strlen(path) < sizeof((struct sockaddr_un *)NULL)->sun_path, 2,
-	    "not a path, or too long for a socket");
-	luaL_argcheck(L, strlen(host) == lua_rawlen(L, 3) && host[0] != '\0', 3,
-	    "not a host name");
+	luaL_argcheck(L,
+	    strlen(path) == lua_rawlen(L, 2) && path[0] != '\0' &&
+		strlen(path) < sizeof((struct sockaddr_un *)NULL)->sun_path,
+	    2, "not a path, or too long for a socket");
+	luaL_argcheck(
+	    L, strlen(host) == lua_rawlen(L, 3) && host[0] != '\0', 3, "not a host name");
 	luaL_argcheck(L, port >= 1 && port <= 65535, 4, "not a port");
 	if (s->dead)
 		return fail_session(L, s, "forward_unix");

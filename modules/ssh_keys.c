@@ -1,6 +1,6 @@
 /* ssh_keys.c: key files and the agent's protocol.
- * It decrypts nothing: the public half of an OpenSSH key file is in the clear, and libssh2
- * takes the file as it is. The agent calls block: they are for worker threads. */
+ * It decrypts nothing: the public half of an OpenSSH key file is in the clear, and
+ * libssh2 takes the file as it is. The agent calls block: they are for worker threads. */
 #include "ssh_keys.h"
 
 #include <errno.h>
@@ -51,8 +51,8 @@ wire_u32(struct wire *w, uint32_t *out)
 {
 	if (w->left < 4)
 		return false;
-	*out = (uint32_t)w->p[0] << 24 | (uint32_t)w->p[1] << 16 | (uint32_t)w->p[2] << 8 |
-	    w->p[3];
+	*out = (uint32_t)w->p[0] << 24 | (uint32_t)w->p[1] << 16 |
+	    (uint32_t)w->p[2] << 8 | w->p[3];
 	w->p += 4;
 	w->left -= 4;
 	return true;
@@ -160,8 +160,8 @@ key_set_blob(struct ssh_key *key, const unsigned char *blob, size_t len)
 {
 	struct wire w = { blob, len }, type;
 
-	if (!wire_string(&w, &type) || type.left == 0 || type.left >= sizeof key->type ||
-	    memchr(type.p, '\0', type.left) != NULL)
+	if (len == 0 || !wire_string(&w, &type) || type.left == 0 ||
+	    type.left >= sizeof key->type || memchr(type.p, '\0', type.left) != NULL)
 		return false;
 	if ((key->blob = malloc(len)) == NULL)
 		return false;
@@ -218,8 +218,9 @@ key_line(const struct ssh_key *key)
 {
 	char *b64 = b64_encode(key->blob, key->bloblen, true), *line = NULL;
 
-	if (b64 != NULL && asprintf(&line, "%s %s%s%s", key->type, b64,
-	    key->comment[0] != '\0' ? " " : "", key->comment) < 0)
+	if (b64 != NULL &&
+	    asprintf(&line, "%s %s%s%s", key->type, b64,
+		key->comment[0] != '\0' ? " " : "", key->comment) < 0)
 		line = NULL;
 	free(b64);
 	return line;
@@ -303,7 +304,7 @@ file_read(const char *path, size_t max, char **data, size_t *len, struct stat *s
 		n += (size_t)got;
 	}
 	close(fd);
-	if (err != 0) {
+	if (err != 0 || buf == NULL) {
 		if (buf != NULL)
 			lb_wipe(buf, n);
 		free(buf);
@@ -323,8 +324,8 @@ key_private_comment(struct ssh_key *key, struct wire w)
 	uint32_t check[2];
 	int fields;
 
-	if (!wire_u32(&w, &check[0]) || !wire_u32(&w, &check[1]) || check[0] != check[1] ||
-	    !wire_string(&w, &s))
+	if (!wire_u32(&w, &check[0]) || !wire_u32(&w, &check[1]) ||
+	    check[0] != check[1] || !wire_string(&w, &s))
 		return;
 	if (wire_is(&s, "ssh-ed25519"))
 		fields = 2;
@@ -359,9 +360,10 @@ key_parse_openssh(struct ssh_key *key, const char *body)
 	if (ok) {
 		w.p += sizeof magic;
 		w.left -= sizeof magic;
-		ok = wire_string(&w, &cipher) && wire_string(&w, &s) && wire_string(&w, &s) &&
-		    wire_u32(&w, &count) && count == 1 && wire_string(&w, &blob) &&
-		    wire_string(&w, &s) && key_set_blob(key, blob.p, blob.left);
+		ok = wire_string(&w, &cipher) && wire_string(&w, &s) &&
+		    wire_string(&w, &s) && wire_u32(&w, &count) && count == 1 &&
+		    wire_string(&w, &blob) && wire_string(&w, &s) &&
+		    key_set_blob(key, blob.p, blob.left);
 	}
 	if (ok) {
 		key->encrypted = !wire_is(&cipher, "none");
@@ -373,7 +375,8 @@ key_parse_openssh(struct ssh_key *key, const char *body)
 	return ok;
 }
 
-/* The file beside a key, which may hold the comment, or all that is known of a PEM key. */
+/* The file beside a key, which may hold the comment, or all that is known of a PEM key.
+ */
 static void
 key_read_pub(struct ssh_key *key)
 {
@@ -419,15 +422,19 @@ key_read(const char *path, char *why, size_t whylen)
 	if (strstr(key->text, "PRIVATE KEY-----") == NULL) {
 		if (key_parse_line(key, key->text))
 			return key;
-		snprintf(why, whylen, strncmp(key->text, "PuTTY", 5) == 0 ?
-		    "%s: a PuTTY key: convert it with puttygen -O private-openssh" :
-		    "%s: not a private key", path);
+		snprintf(why, whylen,
+		    strncmp(key->text, "PuTTY", 5) == 0 ?
+			"%s: a PuTTY key: convert it with puttygen -O private-openssh" :
+			"%s: not a private key",
+		    path);
 		key_free(key);
 		return NULL;
 	}
 	if (st.st_uid == geteuid() && (st.st_mode & 077) != 0) {
-		snprintf(why, whylen, "%s: others can read or write it (mode %04o): "
-		    "chmod 600 %s", path, (unsigned)(st.st_mode & 07777), path);
+		snprintf(why, whylen,
+		    "%s: others can read or write it (mode %04o): "
+		    "chmod 600 %s",
+		    path, (unsigned)(st.st_mode & 07777), path);
 		key_free(key);
 		return NULL;
 	}
@@ -458,16 +465,18 @@ key_is_private(const struct ssh_key *key)
 /* The agent: draft-miller-ssh-agent. Every call blocks, for `seconds` at the most. */
 
 enum {
-	AGENT_REQUEST_IDENTITIES = 11, AGENT_IDENTITIES = 12,
-	AGENT_SIGN_REQUEST = 13, AGENT_SIGNATURE = 14
+	AGENT_REQUEST_IDENTITIES = 11,
+	AGENT_IDENTITIES = 12,
+	AGENT_SIGN_REQUEST = 13,
+	AGENT_SIGNATURE = 14
 };
 
 static bool
 agent_io(int fd, char *data, size_t len, bool sending)
 {
 	while (len > 0) {
-		ssize_t n = sending ? send(fd, data, len, MSG_NOSIGNAL) :
-		    recv(fd, data, len, 0);
+		ssize_t n =
+		    sending ? send(fd, data, len, MSG_NOSIGNAL) : recv(fd, data, len, 0);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -571,7 +580,8 @@ agent_sign(const char *path, const struct ssh_key *key, const void *data, size_t
 	struct wire w, outer, name, raw;
 	bool ok;
 
-	ok = lb_buf_add(&request, &ask, 1) && wire_put(&request, key->blob, key->bloblen) &&
+	ok = lb_buf_add(&request, &ask, 1) &&
+	    wire_put(&request, key->blob, key->bloblen) &&
 	    wire_put(&request, data, len) && lb_buf_add(&request, flagbytes, 4) &&
 	    agent_call(path, &request, &reply, 60) && reply.data[0] == AGENT_SIGNATURE;
 	if (ok) {

@@ -10,16 +10,16 @@
 
 struct ssh_key {
 	struct ssh_key *next;
-	char *path;           /* NULL: known from the agent alone */
-	char *text;           /* of the file, NUL at the end */
+	char *path; /* NULL: known from the agent alone */
+	char *text; /* of the file, NUL at the end */
 	size_t textlen;
-	unsigned char *blob;  /* the public key; NULL: not known */
+	unsigned char *blob; /* the public key; NULL: not known */
 	size_t bloblen;
-	char type[64];        /* "ssh-ed25519"; empty: not known */
+	char type[64]; /* "ssh-ed25519"; empty: not known */
 	char comment[128];
 	char *passphrase;
 	bool encrypted;
-	bool agent;           /* the agent signs with it */
+	bool agent; /* the agent signs with it */
 };
 
 void key_free(struct ssh_key *key);

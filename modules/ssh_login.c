@@ -1,6 +1,7 @@
-/* ssh_login.c: algorithms, host keys and identities: whom a session trusts and how it logs
- * in. What blocks (names, the agent, decrypting a key) is for a worker thread, which then
- * has the session to itself. It writes no known_hosts and asks nobody for a passphrase. */
+/* ssh_login.c: algorithms, host keys and identities: whom a session trusts and how it
+ * logs in. What blocks (names, the agent, decrypting a key) is for a worker thread, which
+ * then has the session to itself. It writes no known_hosts and asks nobody for a
+ * passphrase. */
 #include "ssh_login.h"
 
 #include <ctype.h>
@@ -18,28 +19,25 @@
 
 #include "ssh_pump.h"
 
+#define USE_INSTEAD "use an Ed25519 key (ssh-keygen -t ed25519)"
+
 /* Algorithms: what is weak is not offered, the strongest first. SHA-1, CBC, MD5 and DSA
  * are off; so is ssh-rsa, which is RSA with SHA-1 whatever the key's size. */
 
-static const char *const kex_names[] = {
-	"mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org",
-	"ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
-	"diffie-hellman-group18-sha512", "diffie-hellman-group16-sha512",
-	"diffie-hellman-group14-sha256", "diffie-hellman-group-exchange-sha256",
-	"ext-info-c", "kex-strict-c-v00@openssh.com", NULL
-};
-static const char *const cipher_names[] = {
-	"chacha20-poly1305@openssh.com", "aes256-gcm@openssh.com", "aes128-gcm@openssh.com",
-	"aes256-ctr", "aes192-ctr", "aes128-ctr", NULL
-};
-static const char *const mac_names[] = {
-	"hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256",
-	"hmac-sha2-512", NULL
-};
-static const char *const hostkey_names[] = {
-	"ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
-	"rsa-sha2-512", "rsa-sha2-256", NULL
-};
+static const char *const kex_names[] = { "mlkem768x25519-sha256", "curve25519-sha256",
+	"curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384",
+	"ecdh-sha2-nistp521", "diffie-hellman-group18-sha512",
+	"diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256",
+	"diffie-hellman-group-exchange-sha256", "ext-info-c",
+	"kex-strict-c-v00@openssh.com", NULL };
+static const char *const cipher_names[] = { "chacha20-poly1305@openssh.com",
+	"aes256-gcm@openssh.com", "aes128-gcm@openssh.com", "aes256-ctr", "aes192-ctr",
+	"aes128-ctr", NULL };
+static const char *const mac_names[] = { "hmac-sha2-256-etm@openssh.com",
+	"hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512", NULL };
+static const char *const hostkey_names[] = { "ssh-ed25519", "ecdsa-sha2-nistp256",
+	"ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256",
+	NULL };
 
 const struct method methods_wanted[] = {
 	{ "kex", { LIBSSH2_METHOD_KEX, -1 }, kex_names },
@@ -95,7 +93,8 @@ is_hostkey_of(const char *method, const char *type)
 static bool hostkey_known(struct session *s, int i, char **known);
 
 /* Sets what is offered. Only names that this libssh2 has: when it strips others itself it
- * copies over overlapping memory. Host keys of a type that is already known come first. */
+ * copies over overlapping memory. Host keys of a type that is already known come first.
+ */
 void
 algorithms_prefer(struct session *s)
 {
@@ -113,15 +112,17 @@ algorithms_prefer(struct session *s)
 				bool known = false, shown = false;
 
 				for (t = 0; hostkey && t < HOSTKEY_TYPES; t++) {
-					if (!is_hostkey_of(m->names[i], hostkey_types[t].type))
+					if (!is_hostkey_of(
+						m->names[i], hostkey_types[t].type))
 						continue;
 					known = hostkey_known(s, t, NULL);
 					shown = (s->login->types_shown >> t & 1) != 0;
 				}
-				if (!listed(have, n, m->names[i]) || shown || known != (round == 0))
+				if (!listed(have, n, m->names[i]) || shown ||
+				    known != (round == 0))
 					continue;
-				snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s",
-				    list[0] != '\0' ? "," : "", m->names[i]);
+				snprintf(list + strlen(list), sizeof list - strlen(list),
+				    "%s%s", list[0] != '\0' ? "," : "", m->names[i]);
 			}
 		}
 		if (n > 0)
@@ -233,7 +234,7 @@ hosts_load(struct session *s, const char *path)
 		l->revoked = libssh2_knownhost_init(s->lib);
 	if (l->hosts == NULL || l->revoked == NULL ||
 	    file_read(home_path(path, expanded, sizeof expanded), 64U << 20, &text, &len,
-	    &st) != 0)
+		&st) != 0)
 		return;
 	for (line = text; line != NULL && *line != '\0'; line = next) {
 		LIBSSH2_KNOWNHOSTS *to = l->hosts;
@@ -275,7 +276,8 @@ hosts_check(const struct login *l, LIBSSH2_KNOWNHOSTS *hosts, int type, const vo
 	if (rc != LIBSSH2_KNOWNHOST_CHECK_NOTFOUND || l->port == 22)
 		return rc;
 	rc = libssh2_knownhost_check(hosts, l->alias, key, len, mask, &found);
-	return rc == LIBSSH2_KNOWNHOST_CHECK_MATCH ? rc : LIBSSH2_KNOWNHOST_CHECK_NOTFOUND;
+	return rc == LIBSSH2_KNOWNHOST_CHECK_MATCH ? rc :
+						     LIBSSH2_KNOWNHOST_CHECK_NOTFOUND;
 }
 
 /* Whether a key of this type is pinned or in known_hosts: found by asking for one that
@@ -295,9 +297,11 @@ hostkey_known(struct session *s, int i, char **known)
 	if (hosts_check(l, l->hosts, hostkey_types[i].known, "?", 1, known) ==
 	    LIBSSH2_KNOWNHOST_CHECK_MISMATCH)
 		return true;
-	return known == NULL && l->port != 22 && libssh2_knownhost_check(l->hosts, l->alias,
-	    "?", 1, LIBSSH2_KNOWNHOST_TYPE_PLAIN | LIBSSH2_KNOWNHOST_KEYENC_RAW |
-	    hostkey_types[i].known, &found) == LIBSSH2_KNOWNHOST_CHECK_MISMATCH;
+	return known == NULL && l->port != 22 &&
+	    libssh2_knownhost_check(l->hosts, l->alias, "?", 1,
+		LIBSSH2_KNOWNHOST_TYPE_PLAIN | LIBSSH2_KNOWNHOST_KEYENC_RAW |
+		    hostkey_types[i].known,
+		&found) == LIBSSH2_KNOWNHOST_CHECK_MISMATCH;
 }
 
 static bool __attribute__((format(printf, 3, 4)))
@@ -328,9 +332,10 @@ pins_verify(struct session *s, const struct ssh_key *shown, char *why, size_t si
 	if (other == NULL)
 		return true;
 	key_fingerprint(other->blob, other->bloblen, expected);
-	return refuse(why, size, "%s shows the host key %s %s, but %s %s is pinned: another "
-	    "machine answers, or the server was reinstalled", s->name, shown->type,
-	    s->fingerprint, other->type, expected);
+	return refuse(why, size,
+	    "%s shows the host key %s %s, but %s %s is pinned: another "
+	    "machine answers, or the server was reinstalled",
+	    s->name, shown->type, s->fingerprint, other->type, expected);
 }
 
 static bool
@@ -361,13 +366,15 @@ known_hosts_verify(struct session *s, const struct ssh_key *shown, char *why, si
 				free(other.blob);
 			free(blob);
 		}
-		return refuse(why, size, "%s shows the host key %s %s, but known_hosts has "
-		    "%s %s: another machine answers, or the server was reinstalled", s->name,
-		    shown->type, s->fingerprint, other.type, expected);
+		return refuse(why, size,
+		    "%s shows the host key %s %s, but known_hosts has "
+		    "%s %s: another machine answers, or the server was reinstalled",
+		    s->name, shown->type, s->fingerprint, other.type, expected);
 	}
 	if (!l->accept_new)
-		return refuse(why, size, "the host key of %s is not known: it shows %s %s",
-		    s->name, shown->type, s->fingerprint);
+		return refuse(why, size,
+		    "the host key of %s is not known: it shows %s %s", s->name,
+		    shown->type, s->fingerprint);
 	s->trusted = "new";
 	return true;
 }
@@ -390,14 +397,17 @@ hostkey_verify(struct session *s, char *why, size_t size)
 	s->hostkey = key_line(&shown);
 	if (hosts_check(l, l->revoked, 0, shown.blob, shown.bloblen, NULL) ==
 	    LIBSSH2_KNOWNHOST_CHECK_MATCH)
-		ok = refuse(why, size, "the host key of %s is revoked in known_hosts: %s %s",
-		    s->name, shown.type, s->fingerprint);
+		ok = refuse(why, size,
+		    "the host key of %s is revoked in known_hosts: %s %s", s->name,
+		    shown.type, s->fingerprint);
 	else
 		ok = pins_verify(s, &shown, why, size);
 	if (ok && l->fingerprint[0] != '\0') {
 		if (strcmp(l->fingerprint, s->fingerprint) != 0)
-			ok = refuse(why, size, "%s shows the host key %s %s, but the fingerprint "
-			    "given is %s", s->name, shown.type, s->fingerprint, l->fingerprint);
+			ok = refuse(why, size,
+			    "%s shows the host key %s %s, but the fingerprint "
+			    "given is %s",
+			    s->name, shown.type, s->fingerprint, l->fingerprint);
 		else if (s->trusted == NULL)
 			s->trusted = "fingerprint";
 	}
@@ -458,14 +468,11 @@ static const char *
 key_useless(const struct ssh_key *key)
 {
 	if (strcmp(key->type, "ssh-rsa") == 0 && !rsa_works())
-		return "an RSA key signs with SHA-1 here, which OpenSSH refuses since 8.8; use "
-		    "an Ed25519 key (ssh-keygen -t ed25519)";
+		return "an RSA key signs with SHA-1 here, refused since OpenSSH 8.8";
 	if (strcmp(key->type, "ssh-dss") == 0)
-		return "a DSA key, which OpenSSH refuses; use an Ed25519 key "
-		    "(ssh-keygen -t ed25519)";
+		return "a DSA key, which OpenSSH refuses";
 	if (strncmp(key->type, "sk-", 3) == 0 || strstr(key->type, "-cert-") != NULL)
-		return "keys on a security device and certificates are not supported; use an "
-		    "Ed25519 key (ssh-keygen -t ed25519)";
+		return "security devices and certificates are not supported";
 	return NULL;
 }
 
@@ -489,7 +496,7 @@ login_choose(struct session *s, char *why, size_t size)
 
 	for (key = l->keys; key != NULL; key = key->next) {
 		if ((useless = key_useless(key)) != NULL) {
-			note(&l->reasons, "%s: %s", key->path, useless);
+			note(&l->reasons, "%s: %s; " USE_INSTEAD, key->path, useless);
 			continue;
 		}
 		for (held = l->agent_keys; held != NULL; held = held->next)
@@ -499,12 +506,15 @@ login_choose(struct session *s, char *why, size_t size)
 			key->agent = true;
 			held->agent = false; /* not a second time */
 		} else if (!key_is_private(key)) {
-			note(&l->reasons, "%s: a public key, and no agent has its other half",
+			note(&l->reasons,
+			    "%s: a public key, and no agent has its other half",
 			    key->path);
 			continue;
 		} else if (key->encrypted && l->passphrase == NULL && !l->asks) {
-			note(&l->reasons, "%s: encrypted, no passphrase was given and no agent "
-			    "has it", key->path);
+			note(&l->reasons,
+			    "%s: encrypted, no passphrase was given and no agent "
+			    "has it",
+			    key->path);
 			continue;
 		} else if (key->encrypted && l->passphrase != NULL &&
 		    !key_set_passphrase(key, l->passphrase, strlen(l->passphrase))) {
@@ -516,7 +526,8 @@ login_choose(struct session *s, char *why, size_t size)
 		if (!key->agent)
 			continue;
 		if ((useless = key_useless(key)) != NULL)
-			note(&l->reasons, "%s of the agent: %s", key->comment, useless);
+			note(&l->reasons, "%s of the agent: %s; " USE_INSTEAD,
+			    key->comment, useless);
 		else
 			login_choose_key(l, key);
 	}
@@ -525,10 +536,13 @@ login_choose(struct session *s, char *why, size_t size)
 	if (l->reasons.len > 0)
 		return refuse(why, size, "no key can be used: %.*s", (int)l->reasons.len,
 		    l->reasons.data);
-	return refuse(why, size, "there is no key to log in with as %s: none was given, "
-	    "~/.ssh has none, and %s", l->user, l->agent_path == NULL ?
-	    "SSH_AUTH_SOCK is not set" : l->agent_answers ? "the agent is empty" :
-	    "no agent answers at SSH_AUTH_SOCK");
+	return refuse(why, size,
+	    "there is no key to log in with as %s: none was given, "
+	    "~/.ssh has none, and %s",
+	    l->user,
+	    l->agent_path == NULL ? "SSH_AUTH_SOCK is not set" :
+		l->agent_answers  ? "the agent is empty" :
+				    "no agent answers at SSH_AUTH_SOCK");
 }
 
 /* On a worker thread: addresses of the host, keys of the agent. */
@@ -566,13 +580,15 @@ static LIBSSH2_USERAUTH_PUBLICKEY_SIGN_FUNC(sign_with_agent)
 	int flags = 0;
 	bool ok;
 
-	/* the request names its algorithm, after the session's id and the packet's head */
+	/* the request names its algorithm, after the session's id and the packet's head
+	 */
 	if (memmem(data, data_len, "rsa-sha2-512", 12) != NULL)
 		flags = AGENT_RSA_SHA2_512;
 	else if (memmem(data, data_len, "rsa-sha2-256", 12) != NULL)
 		flags = AGENT_RSA_SHA2_256;
 	ok = agent_sign(signer->agent_path, signer->key, data, data_len, flags, &raw);
-	if (ok && (*sig = pump_alloc(*libssh2_session_abstract(session), raw.len)) != NULL) {
+	if (ok &&
+	    (*sig = pump_alloc(*libssh2_session_abstract(session), raw.len)) != NULL) {
 		memcpy(*sig, raw.data, raw.len);
 		*sig_len = raw.len;
 	} else {
@@ -596,12 +612,12 @@ auth_try(struct session *s, const struct ssh_key *key)
 		struct pollfd p = { .fd = s->fd, .events = POLLIN };
 
 		if (key->agent)
-			rc = libssh2_userauth_publickey(s->lib, l->user, key->blob, key->bloblen,
-			    sign_with_agent, &abstract);
+			rc = libssh2_userauth_publickey(s->lib, l->user, key->blob,
+			    key->bloblen, sign_with_agent, &abstract);
 		else
 			rc = libssh2_userauth_publickey_frommemory(s->lib, l->user,
-			    strlen(l->user), line, line != NULL ? strlen(line) : 0, key->text,
-			    key->textlen, key->passphrase);
+			    strlen(l->user), line, line != NULL ? strlen(line) : 0,
+			    key->text, key->textlen, key->passphrase);
 		flush(s);
 		if (rc != LIBSSH2_ERROR_EAGAIN || s->eof)
 			break;
@@ -623,8 +639,8 @@ auth_offered(struct session *s, const struct ssh_key *key)
 	if (key->blob != NULL)
 		key_fingerprint(key->blob, key->bloblen, print);
 	note(&s->login->offered, "%s%s%s%s (%s)", key->agent ? "the agent's " : "",
-	    key->path != NULL ? key->path : key->comment, print[0] != '\0' ? " " : "", print,
-	    key->type[0] != '\0' ? key->type : "PEM");
+	    key->path != NULL ? key->path : key->comment, print[0] != '\0' ? " " : "",
+	    print, key->type[0] != '\0' ? key->type : "PEM");
 }
 
 void
@@ -642,7 +658,8 @@ auth_work(void *arg)
 		rc = auth_try(s, key);
 		if (rc == 0) {
 			s->method = key->agent ? "agent" : "publickey";
-			s->identity = strdup(key->path != NULL ? key->path : key->comment);
+			s->identity =
+			    strdup(key->path != NULL ? key->path : key->comment);
 			if (s->identity == NULL)
 				login_fail(l, "connect", "out of memory");
 			return;
@@ -652,10 +669,12 @@ auth_work(void *arg)
 			break;
 		if (rc == LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED && msg != NULL &&
 		    strstr(msg, "allback") != NULL) {
-			login_fail(l, "identity", key->agent ? "%s: the agent did not sign with %s"
-			    : key->encrypted ? "%s takes %s, but its passphrase is wrong" :
-			    "%s takes %s, but the key could not be used", s->name,
-			    key->path != NULL ? key->path : key->comment);
+			login_fail(l, "identity",
+			    key->agent ? "%s: the agent did not sign with %s" :
+				key->encrypted ?
+					 "%s takes %s, but its passphrase is wrong" :
+					 "%s takes %s, but the key could not be used",
+			    s->name, key->path != NULL ? key->path : key->comment);
 			return;
 		}
 		if (rc != LIBSSH2_ERROR_AUTHENTICATION_FAILED &&
@@ -663,19 +682,21 @@ auth_work(void *arg)
 			break;
 	}
 	if (l->not_offered > 0)
-		snprintf(more, sizeof more, "; %d more not offered: at most %d are, name the "
-		    "right one", l->not_offered, OFFERS_MAX);
+		snprintf(more, sizeof more,
+		    "; %d more not offered: at most %d are, name the "
+		    "right one",
+		    l->not_offered, OFFERS_MAX);
 	if (rc == LIBSSH2_ERROR_EAGAIN && !s->eof)
-		login_fail(l, "timeout", "%s: no answer in %.0f seconds, logging in", s->name,
-		    l->timeout);
+		login_fail(l, "timeout", "%s: no answer in %.0f seconds, logging in",
+		    s->name, l->timeout);
 	else if (s->eof || s->bye[0] != '\0')
 		login_fail(l, s->bye[0] != '\0' ? "auth_failed" : "connect",
-		    "%s closed the connection while logging in as %s with %.*s%s%s", s->name,
-		    l->user, (int)l->offered.len, l->offered.data,
+		    "%s closed the connection while logging in as %s with %.*s%s%s",
+		    s->name, l->user, (int)l->offered.len, l->offered.data,
 		    s->bye[0] != '\0' ? ": " : "", s->bye);
 	else
-		login_fail(l, "auth_failed", "%s lets %s in with none of: %.*s%s%s%.*s", s->name,
-		    l->user, (int)l->offered.len, l->offered.data, more,
+		login_fail(l, "auth_failed", "%s lets %s in with none of: %.*s%s%s%.*s",
+		    s->name, l->user, (int)l->offered.len, l->offered.data, more,
 		    l->reasons.len > 0 ? "; " : "", (int)l->reasons.len,
 		    l->reasons.len > 0 ? l->reasons.data : "");
 }

@@ -7,7 +7,9 @@
 #include "ssh_keys.h"
 #include "ssh_session.h"
 
-enum { OFFERS_MAX = 2 }; /* keys a connection: MaxAuthTries may be 3, and fail2ban counts */
+enum {
+	OFFERS_MAX = 2
+}; /* keys a connection: MaxAuthTries may be 3, and fail2ban counts */
 
 struct login {
 	char *host, *user, *alias;
@@ -28,7 +30,8 @@ struct login {
 	struct ssh_key *chosen[OFFERS_MAX];
 	int chosen_count, not_offered;
 	char *agent_path, *passphrase;
-	struct lb_buf reasons, offered; /* for messages: why a key is no use; what was tried */
+	struct lb_buf reasons,
+	    offered; /* for messages: why a key is no use; what was tried */
 	bool asks, identities_only, agent_answers;
 	/* the outcome of a worker: a code, or nothing */
 	char failed[16], why[1024];
@@ -56,7 +59,8 @@ void hosts_load(struct session *s, const char *path);
 void hosts_end(struct session *s);
 /* After the handshake. false: `why` has the fingerprints shown and expected. */
 bool hostkey_verify(struct session *s, char *why, size_t size);
-/* It was another key than the fingerprint's: whether one of another type is worth a try. */
+/* It was another key than the fingerprint's: whether one of another type is worth a try.
+ */
 bool hostkey_another(struct session *s, const char *why);
 
 /* For worker threads; `session` belongs to them meanwhile. */

@@ -1,7 +1,8 @@
 /* ssh_pump.c: a session on libssh2 and what drives it.
- * libssh2 never sees a full socket: what it sends goes into a buffer that drains by itself,
- * so no call is ever left half sent, and the order of calls stays free. What it cannot do
- * at once is repeated when the socket has more. It calls no Lua: it wakes those who wait. */
+ * libssh2 never sees a full socket: what it sends goes into a buffer that drains by
+ * itself, so no call is ever left half sent, and the order of calls stays free. What it
+ * cannot do at once is repeated when the socket has more. It calls no Lua: it wakes those
+ * who wait. */
 #include "ssh_pump.h"
 
 #include <errno.h>
@@ -52,11 +53,11 @@ clean(char *out, size_t size, const char *text, size_t len)
 	out[i] = '\0';
 }
 
-/* Memory of libssh2: wiped when freed, since keys and passphrases pass through it, and all
- * freed with the session, since libssh2 loses some when a call ends in an error. And the
- * one place where messages can be seen that libssh2 keeps to itself: an exit status (it
- * has 0 both for "0" and for "none came", and a channel that was cut must not look like a
- * command that worked), and the end of sftp (for which it would wait for ever). */
+/* Memory of libssh2: wiped when freed, since keys and passphrases pass through it, and
+ * all freed with the session, since libssh2 loses some when a call ends in an error. And
+ * the one place where messages can be seen that libssh2 keeps to itself: an exit status
+ * (it has 0 both for "0" and for "none came", and a channel that was cut must not look
+ * like a command that worked), and the end of sftp (for which it would wait for ever). */
 
 struct block {
 	_Alignas(max_align_t) struct block *prev;
@@ -67,7 +68,12 @@ struct block {
 static void
 packet_seen(struct session *s, const unsigned char *data, size_t size)
 {
-	enum { CHANNEL_OPEN = 90, CHANNEL_EOF = 96, CHANNEL_CLOSE = 97, CHANNEL_REQUEST = 98 };
+	enum {
+		CHANNEL_OPEN = 90,
+		CHANNEL_EOF = 96,
+		CHANNEL_CLOSE = 97,
+		CHANNEL_REQUEST = 98
+	};
 	struct wire w = { data + 1, size - 1 }, name, signal;
 	struct chan *ch;
 	uint32_t id, status;
@@ -80,7 +86,8 @@ packet_seen(struct session *s, const unsigned char *data, size_t size)
 	if (data[0] != CHANNEL_REQUEST || !wire_u32(&w, &id) || !wire_string(&w, &name) ||
 	    w.left < 5)
 		return;
-	for (ch = s->chans; ch != NULL && (ch->lib == NULL || ch->id != id); ch = ch->next)
+	for (ch = s->chans; ch != NULL && (ch->lib == NULL || ch->id != id);
+	     ch = ch->next)
 		;
 	if (ch == NULL)
 		return;
@@ -154,7 +161,8 @@ static LIBSSH2_REALLOC_FUNC(mem_realloc)
 	return grown;
 }
 
-/* The socket, as libssh2 sees it: never full, and its end comes after all that was read. */
+/* The socket, as libssh2 sees it: never full, and its end comes after all that was read.
+ */
 
 static LIBSSH2_SEND_FUNC(io_send)
 {
@@ -184,7 +192,8 @@ static LIBSSH2_RECV_FUNC(io_recv)
 	if (n > 0) {
 		s->last_in = now();
 		s->received += (size_t)n;
-		/* until sshd has its first session it waits for every ACK, which is late */
+		/* until sshd has its first session it waits for every ACK, which is late
+		 */
 		if (s->received < QUICK_MAX)
 			setsockopt(socket, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
 		/* libssh2 would skip lines for ever while it looks for a banner */
@@ -238,11 +247,17 @@ pump_open(struct session *s)
 void
 pump_close(struct session *s)
 {
+	struct block *b, *next;
+
 	if (s->lib != NULL)
 		libssh2_session_free(s->lib);
 	s->lib = NULL;
-	while (s->blocks != NULL)
-		block_free(s, s->blocks);
+	for (b = s->blocks; b != NULL; b = next) {
+		next = b->next;
+		lb_wipe(b + 1, b->size);
+		free(b);
+	}
+	s->blocks = NULL;
 }
 
 void
@@ -403,14 +418,17 @@ die_eof(struct session *s)
 	else if (s->error != 0 && (s->phase == READY || s->error != ECONNRESET))
 		die(s, code, "the connection to %s broke: %s", s->name,
 		    strerror_r(s->error, buf, sizeof buf));
+	else if (s->phase == READY)
+		die(s, code, "%s closed the connection", s->name);
 	else
-		die(s, code, "%s closed the connection%s", s->name, s->phase < READY ?
-		    " before the login was complete (it may be busy, or have banned this "
-		    "address)" : "");
+		die(s, code,
+		    "%s closed the connection before the login was complete; it may "
+		    "be busy, or have banned this address",
+		    s->name);
 }
 
-/* Operations: one at a time, since libssh2 keeps the state of an opening or of sftp in the
- * session, and each is repeated until it is through. */
+/* Operations: one at a time, since libssh2 keeps the state of an opening or of sftp in
+ * the session, and each is repeated until it is through. */
 
 bool
 op_of_channel(int rc)
@@ -504,7 +522,8 @@ noop_step(struct session *s, struct op *op)
 	int rc;
 
 	(void)op;
-	ch = libssh2_channel_open_ex(s->lib, type, sizeof type - 1, CHUNK, CHUNK, NULL, 0);
+	ch =
+	    libssh2_channel_open_ex(s->lib, type, sizeof type - 1, CHUNK, CHUNK, NULL, 0);
 	if (ch != NULL) {
 		libssh2_channel_free(ch);
 		return true;
@@ -590,13 +609,15 @@ handshake_run(struct session *s)
 		die(s, "connect", "%s does not speak SSH", s->name);
 	else if (s->bye[0] != '\0')
 		die(s, "connect", "%s closed the connection: %s", s->name, s->bye);
-	else if (rc == LIBSSH2_ERROR_KEX_FAILURE || rc == LIBSSH2_ERROR_KEY_EXCHANGE_FAILURE)
-		die(s, "connect", "%s and libssh2 %s found no common algorithms, or the key "
-		    "exchange failed: %s", s->name, libssh2_version(0),
-		    msg != NULL ? msg : "");
+	else if (rc == LIBSSH2_ERROR_KEX_FAILURE ||
+	    rc == LIBSSH2_ERROR_KEY_EXCHANGE_FAILURE)
+		die(s, "connect",
+		    "%s and libssh2 %s found no common algorithms, or the key "
+		    "exchange failed: %s",
+		    s->name, libssh2_version(0), msg != NULL ? msg : "");
 	else
-		die(s, "connect", "the handshake with %s failed: %s (libssh2 %d)", s->name,
-		    msg != NULL ? msg : "", rc);
+		die(s, "connect", "the handshake with %s failed: %s (libssh2 %d)",
+		    s->name, msg != NULL ? msg : "", rc);
 }
 
 void
@@ -618,28 +639,31 @@ pump(struct session *s)
 			files_run(s);
 			progress = ops_run(s);
 		}
-		for (ch = s->chans; !s->dead && ch != NULL; ch = s->dead ? NULL : ch->next)
+		for (ch = s->chans; !s->dead && ch != NULL;
+		     ch = s->dead ? NULL : ch->next)
 			if (chan_run(s, ch))
 				progress = true;
 		if (s->dead)
 			return;
-		/* Whoever read last may have taken from the socket what is for one that was
-		 * asked before: libssh2 keeps it, and the socket does not tell again. */
+		/* Whoever read last may have taken from the socket what is for one that
+		 * was asked before: libssh2 keeps it, and the socket does not tell again.
+		 */
 		if (s->received != received)
 			progress = true;
 		mute = s->mute;
 		flush(s);
 		if (s->mute && !mute)
 			progress = true;
-		if (!progress && s->phase == READY && !s->eof && !has_reader(s, &stuffed) &&
-		    !stuffed) {
+		if (!progress && s->phase == READY && !s->eof &&
+		    !has_reader(s, &stuffed) && !stuffed) {
 			ssize_t n = recv(s->fd, &peek, 1, MSG_PEEK | MSG_DONTWAIT);
 
 			if (n > 0)
 				noop(s);
 			progress = n > 0;
-			s->eof = n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK &&
-			    errno != EINTR);
+			s->eof = n == 0 ||
+			    (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK &&
+				errno != EINTR);
 			s->error = n < 0 ? errno : 0;
 		}
 	} while (progress && ++rounds < ROUNDS);

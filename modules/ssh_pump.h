@@ -4,12 +4,20 @@
 
 #include "ssh_session.h"
 
+enum {
+	CHANNELS_MAX = 4, /* that Lua holds at once */
+	SESSIONS_MAX = 8, /* with those that the server has not closed yet */
+	CHUNK = 32768,
+	READ_AHEAD = 256 * 1024,  /* of a channel, before it is not read any more */
+	WRITE_AHEAD = 128 * 1024, /* of a channel, and of the socket */
+};
+
 double now(void);
 void clean(char *out, size_t size, const char *text, size_t len);
 
 /* libssh2 with the memory and the socket of this module; false: out of memory. */
 bool pump_open(struct session *s);
-void pump_close(struct session *s); /* dead: nothing is sent */
+void pump_close(struct session *s);               /* dead: nothing is sent */
 void *pump_alloc(struct session *s, size_t size); /* what libssh2 may free */
 
 /* Does all that can be done now; the poll and timer callbacks come here too. */
@@ -52,7 +60,7 @@ void pipe_end(struct chan *ch);
 void listeners_end(struct session *s);
 
 /* Files: ssh_files.c */
-void files_run(struct session *s);    /* queues what closes files and sftp itself */
+void files_run(struct session *s); /* queues what closes files and sftp itself */
 void files_end(struct session *s);
 void files_forget(struct session *s); /* at the very end of the session */
 

@@ -71,7 +71,8 @@ exec_k(lua_State *L, int status, lua_KContext ctx)
 	if (ch->opened && !ch->failed && !s->dead)
 		return 1;
 	if (s->dead || ch->failed) {
-		int n = s->dead ? fail_session(L, s, "exec") :
+		int n = s->dead ?
+		    fail_session(L, s, "exec") :
 		    lb_fail(L, MODULE, "exec", ch->code, "%s: %s", s->name, ch->why);
 
 		stream_release(st);
@@ -87,7 +88,8 @@ exec_k(lua_State *L, int status, lua_KContext ctx)
 		    "timed out: all %d channels are in use", held);
 	if (st->other.wait.why == LB_TIMEOUT && !opening && s->refused_until > 0)
 		return lb_fail(L, MODULE, "exec", "timeout",
-		    "timed out: %s opens no more than %d sessions (MaxSessions)", s->name, all);
+		    "timed out: %s opens no more than %d sessions (MaxSessions)", s->name,
+		    all);
 	return fail_slot(L, &st->other, "exec", "starting the command");
 }
 
@@ -96,7 +98,7 @@ exec_k(lua_State *L, int status, lua_KContext ctx)
  *  +-> nil, err   (refused, timeout, interrupted, closed)
  *
  * At most four channels are open at once, or as few as the server allows: one more waits
- * until another is closed.                                                              */
+ * until another is closed. */
 static int
 l_session_exec(lua_State *L)
 {
@@ -119,8 +121,8 @@ l_session_exec(lua_State *L)
 	luaL_setmetatable(L, STREAM);
 	lua_pushvalue(L, 1);
 	lua_setiuservalue(L, -2, 1);
-	if ((op = calloc(1, sizeof *op)) == NULL || (op->path = strdup(command)) == NULL ||
-	    (st->chan = chan_new(s)) == NULL) {
+	if ((op = calloc(1, sizeof *op)) == NULL ||
+	    (op->path = strdup(command)) == NULL || (st->chan = chan_new(s)) == NULL) {
 		if (op != NULL)
 			op_free(op);
 		return luaL_error(L, "out of memory");
@@ -176,7 +178,7 @@ read_k(lua_State *L, int status, lua_KContext ctx)
 /* stream:read(timeout)
  *  +-> "out"|"err", data
  *  +-> "eof"        (of both)
- *  +-> nil, err     (timeout, interrupted, closed)                                      */
+ *  +-> nil, err     (timeout, interrupted, closed) */
 static int
 l_stream_read(lua_State *L)
 {
@@ -214,15 +216,17 @@ write_k(lua_State *L, int status, lua_KContext ctx)
 		break;
 	}
 	if (st->writer.wait.why != LB_WOKEN) {
-		ch->cut = true; /* what follows would not be what the caller thinks it is */
-		return fail_slot(L, &st->writer, "write", "writing: the command reads no more");
+		ch->cut =
+		    true; /* what follows would not be what the caller thinks it is */
+		return fail_slot(
+		    L, &st->writer, "write", "writing: the command reads no more");
 	}
 	return slot_wait(L, &st->writer, (lua_KContext)done, write_k);
 }
 
 /* stream:write(bytes_or_secret, timeout)
  *  +-> true         (all is in the server's window)
- *  +-> nil, err     (timeout, interrupted, closed: nothing more can be written)         */
+ *  +-> nil, err     (timeout, interrupted, closed: nothing more can be written) */
 static int
 l_stream_write(lua_State *L)
 {
@@ -251,13 +255,14 @@ shut_k(lua_State *L, int status, lua_KContext ctx)
 		return 1;
 	}
 	if (st->writer.wait.why != LB_WOKEN)
-		return fail_slot(L, &st->writer, "shut", "writing: the command reads no more");
+		return fail_slot(
+		    L, &st->writer, "shut", "writing: the command reads no more");
 	return slot_wait(L, &st->writer, 0, shut_k);
 }
 
 /* stream:shut()
  *  +-> true         (the command sees the end of its input)
- *  +-> nil, err     (timeout, interrupted, closed)                                      */
+ *  +-> nil, err     (timeout, interrupted, closed) */
 static int
 l_stream_shut(lua_State *L)
 {
@@ -301,7 +306,7 @@ wait_k(lua_State *L, int status, lua_KContext ctx)
 /* stream:wait(timeout)
  *  +-> { status = N }
  *  +-> { signal = "KILL" }
- *  +-> nil, err     (timeout, interrupted, closed: it is not known how it ended)        */
+ *  +-> nil, err     (timeout, interrupted, closed: it is not known how it ended) */
 static int
 l_stream_wait(lua_State *L)
 {
@@ -312,7 +317,7 @@ l_stream_wait(lua_State *L)
 }
 
 /* stream:close()
- *  +-> true         (the channel is closed in the background)                           */
+ *  +-> true         (the channel is closed in the background) */
 static int
 l_stream_close(lua_State *L)
 {

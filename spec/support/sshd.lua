@@ -3,6 +3,7 @@
 
 local host = require "host"
 local process = require "process"
+local ssh = require "ssh"
 
 local sshd = {}
 local server = {}
@@ -130,18 +131,93 @@ end
 -- A bad network (see slowproxy.py): sshd.network("proxy", port, delay_ms, bytes_per_second),
 -- sshd.network "silent" -> { port, signal(name), stop() }
 function sshd.network(mode, ...)
-  local self = { port = sshd.port() }
-  local argv = { "python3", here .. "/slowproxy.py", tostring(self.port), mode }
+  local net = { port = sshd.port() }
+  local argv = { "python3", here .. "/slowproxy.py", tostring(net.port), mode }
   for _, v in ipairs { ... } do argv[#argv + 1] = tostring(v) end
   local child = assert(process.spawn(argv))
-  sshd.await(self.port)
-  function self:signal(name) return child:kill(name) end
-  function self:stop()
+  sshd.await(net.port)
+  function net.signal(_, name) return child:kill(name) end
+  function net.stop()
     child:kill("KILL")
     child:wait(5)
     child:close()
   end
-  return self
+  return net
+end
+
+-- What specs of ssh share.
+
+function sshd.slurp(path)
+  local f = assert(io.open(path, "rb"))
+  local text = f:read("a")
+  f:close()
+  return text
+end
+
+function sshd.spit(path, text, mode)
+  local f = assert(io.open(path, "wb"))
+  f:write(text)
+  f:close()
+  if mode then sshd.sh(("chmod %s %s"):format(mode, path)) end
+end
+
+-- Reads a stream to its end -> output, errors | nil, err
+function sshd.collect(stream, timeout)
+  local out, err = {}, {}
+  while true do
+    local kind, data = stream:read(timeout or 20)
+    if kind == "out" then out[#out + 1] = data
+    elseif kind == "err" then err[#err + 1] = data
+    elseif kind == "eof" then return table.concat(out), table.concat(err)
+    else return nil, data end
+  end
+end
+
+function sshd.run(session, command, input)
+  local stream = assert(session:exec(command))
+  if input then assert(stream:write(input)) end
+  assert(stream:shut())
+  local out, err = sshd.collect(stream)
+  assert(out, tostring(err))
+  local ended = assert(stream:wait(10))
+  stream:close()
+  return ended.status or ended.signal, out, err
+end
+
+-- Of a failed call: its code, its message.
+function sshd.code_of(ok, err, ...)
+  if ok ~= nil then error("it worked", 2) end
+  if type(err) ~= "table" or err.module ~= "ssh" then error("not an error of ssh: " .. tostring(err), 2) end
+  return err.code, err.message, ...
+end
+
+function sshd.connect(to, more)
+  return assert(ssh.connect("127.0.0.1", to:options(more)))
+end
+
+function sshd.eventually(seconds, f)
+  local til = host.monotonic() + seconds
+  while not f() do
+    if host.monotonic() > til then return false end
+    host.sleep(0.02)
+  end
+  return true
+end
+
+-- Runs f with an agent of its own that holds the keys.
+function sshd.with_agent(dir, keys, f)
+  local sock = dir .. "/agent"
+  os.remove(sock)
+  local agent = assert(process.spawn { "ssh-agent", "-D", "-a", sock })
+  sshd.eventually(5, function() return host.stat(sock) end)
+  for _, key in ipairs(keys) do
+    sshd.sh(("SSH_AUTH_SOCK=%s ssh-add -q %s 2>/dev/null"):format(sock, key))
+  end
+  local ok, err = pcall(f, sock)
+  agent:kill("TERM")
+  agent:wait(5)
+  agent:close()
+  if not ok then error(err, 0) end
 end
 
 return sshd
