@@ -52,7 +52,8 @@ local function facade(run, view, step, effect)
     end
     if view.conn.on_output then view.conn.on_output(result) end
     if not result.ok then
-      util.raise("command", ("'%s' ended with status %d: %s"):format(shown:gsub("%s+", " "):sub(1, 120),
+      util.raise("command", ("%s ended with status %d: %s"):format(options.name and effect.id .. ": its " .. options.name
+        or "'" .. shown:gsub("%s+", " "):sub(1, 120) .. "'",
         result.status, util.last_lines(result.stderr ~= "" and result.stderr or result.stdout, 5)), result)
     end
     return result

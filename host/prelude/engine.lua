@@ -171,6 +171,22 @@ local function forget_jobs(effect)
   for view, ids in pairs(by_view) do job.remove(view, ids) end
 end
 
+-- What a kill between a result and its clean-up has left: all that this run ever began has
+-- its result by now.
+local function sweep_jobs(run)
+  if not run.conn then return end
+  local view = run:view()
+  job.remove(view, job.list(view, job.prefix(run.id)))
+end
+
+-- A full disk shows in many ways; the reason comes first in the message.
+local function name_full_disk(run, err, output)
+  local text = err.message .. output
+  if run.spec and (text:find("No space left on device", 1, true) or text:find("enough free space", 1, true)) then
+    err.message = ("the disk of %s is full: %s"):format(run.spec.url, err.message)
+  end
+end
+
 local function doubt(step, effect, why)
   util.raise("doubt", ("step %s is in doubt: %s: %s"):format(step.name, effect.id, why),
     { effect = effect.id, why = why })
@@ -267,6 +283,7 @@ local function attempt(run, step, effect)
     elseif err.code == "doubt" then
       error(err, 0)
     else
+      name_full_disk(run, err, window.text())
       err.effect, err.output, err.pending_before = effect.id, window.text(), answer.text
       error(err, 0)
     end
@@ -450,6 +467,7 @@ function engine.execute(run)
     if not run.began then preflight(run) end
     run.began = true
     for _, step in ipairs(run.steps) do do_step(run, step) end
+    if run.resumed then sweep_jobs(run) end
   end)
   local status, exit, err = "done", #run.warnings > 0 and 3 or 0, nil
   if not fine then
@@ -460,10 +478,11 @@ function engine.execute(run)
     elseif util.exits[err.code] then status, exit = "failed", util.exit_of(err)
     elseif err.step then status, exit = "failed", err.clean and 5 or 6
     elseif err.code == "script" or err.code == "internal" then status, exit = "failed", 1
-    else status, exit = "failed", 5 end
+    else status, exit = "failed", next(run.effects or {}) and 6 or 5 end
   end
   -- Refused before its first step: nothing was touched, there is nothing to resume.
-  if not run.began and status == "failed" then status = "refused" end
+  -- A resume that does not even get through leaves its run as open as it was.
+  if not run.began and not run.resumed and status == "failed" then status = "refused" end
   local keep = status == "doubt" or err and err.code == "detached" or after_job_open(run)
   local summary = {
     status = status, exit = exit, changed = run.changed, unchanged = run.unchanged,

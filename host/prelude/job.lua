@@ -16,8 +16,9 @@ local function clean(text)
   return (text:gsub("[^%w._-]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
 
+-- job.prefix(run [, step]): what the ids of its jobs begin with.
 function job.prefix(run, step)
-  return clean(run) .. "." .. clean(step) .. "."
+  return clean(run) .. "." .. (step and clean(step) .. "." or "")
 end
 
 function job.id(run, step, effect, attempt, name)
@@ -33,10 +34,12 @@ if mkdir "$id" 2>/dev/null; then
   printf '%%s\n' %s >"$id/command" || { rm -rf "$id"; exit 92; }
   setsid sh -c '
     cd "$1" || exit 1
+    # Its block is taken now: the status can be written when the disk is full.
+    printf "%%-4s\n" "" >status.tmp; sync status.tmp
     echo "$(cat /proc/sys/kernel/random/boot_id) $$ $(sed "s/.*) //" /proc/$$/stat | cut -d" " -f20)" >meta.tmp
     sync meta.tmp; mv meta.tmp meta || exit 1
     (umask 022; LC_ALL=C DEBIAN_FRONTEND=noninteractive exec sh ./command) >out 2>err </dev/null
-    echo $? >status.tmp; sync out err status.tmp; mv status.tmp status; sync .
+    printf "%%-4s\n" $? 1<>status.tmp; sync out err status.tmp; mv status.tmp status; sync .
   ' sh "$id" >/dev/null 2>&1 </dev/null &
 fi
 i=0
@@ -60,7 +63,7 @@ elif alive; then state=running
 elif [ -e status ]; then state=done
 elif [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ]; then state=died
 else state=rebooted; fi
-echo "$state $(cat status 2>/dev/null || echo -) $(wc -c <out 2>/dev/null || echo 0) $(wc -c <err 2>/dev/null || echo 0)"
+echo "$state $(cut -d" " -f1 status 2>/dev/null || echo -) $(wc -c <out 2>/dev/null || echo 0) $(wc -c <err 2>/dev/null || echo 0)"
 tail -c +%d out 2>/dev/null | head -c 65536
 ]]
 
@@ -101,8 +104,11 @@ function job.wait(view, id, options)
     end
     if seen.state == "done" and (seen.out or 0) <= offset then
       local q = util.quote(job.state_dir(view) .. "/jobs/" .. id)
-      local err = view:try(("head -c 65536 %s/err; [ $(wc -c <%s/err) -gt 65536 ] && { echo; tail -c 65536 %s/err; }; true")
-        :format(q, q, q), { timeout = 60, discard = false })
+      local look = ("head -c 65536 %s/err; [ $(wc -c <%s/err) -gt 65536 ] && { echo; tail -c 65536 %s/err; }"):format(q, q, q)
+      -- On a full disk the command's own complaint may have found no room.
+      if seen.status ~= 0 then look = look .. ("; df -Pk %s | awk 'NR == 2 && $4 < 64 { print %s }'"):format(q,
+        '"No space left on device: " $4 " KiB are free"') end
+      local err = view:try(look .. "; true", { timeout = 60, discard = false })
       return { status = seen.status, stdout = window.text(), stderr = err.stdout, id = id }
     end
     if seen.state ~= "running" and seen.state ~= "done" then
@@ -124,7 +130,7 @@ function job.start(view, id, command)
   local result = view:try(start_script:format(util.quote(job.state_dir(view)), util.quote(id),
     util.quote(command)), { timeout = 60 })
   if result.status ~= 0 then
-    local why = ({ [90] = "its directory cannot be made", [91] = "it did not start",
+    local why = ({ [90] = "its directory cannot be made", [91] = "it did not start (is the disk full?)",
       [92] = "its command cannot be written (is the disk full?)" })[result.status]
       or "status " .. result.status
     util.raise("job", ("the job %s was not started: %s %s"):format(id, why,

@@ -33,6 +33,11 @@ if [ -n "$(ls -A /var/lib/dpkg/updates 2>/dev/null)" ] || [ -n "$(dpkg --audit 2
   echo "finishing an interrupted dpkg"
   lb_retry dpkg --force-confold --force-confdef --configure -a
 fi
+# A disk that was full, or a power cut, leaves packages whose dependencies never came.
+if ! apt-get -q -o Debug::NoLocking=1 check >/dev/null 2>&1; then
+  echo "completing packages that lack their dependencies"
+  apt-get ]] .. options .. [[ --fix-broken install
+fi
 ]]
 apt.prepare = prepare
 
