@@ -54,12 +54,13 @@ all: $(B)/lbrun $(if $(filter release,$(MODE)),lbrun) ## build ./lbrun (release)
 lbrun: $(B)/lbrun
 	ln -sf build/release/lbrun $@
 
+# By rename: what runs meanwhile keeps the file it has.
 $(B)/lbrun: $(B)/host/main.o $(OBJS)
-	$(CC) $(LDHARDEN) $(LDOPT) -o $@ $^ $(LIBS)
+	$(CC) $(LDHARDEN) $(LDOPT) -o $@.tmp $^ $(LIBS) && mv $@.tmp $@
 
 # The specs' own main: the same objects, all of Lua's libraries, busted inside.
 $(B)/lbrun-spec: $(B)/spec/spec_main.o $(OBJS)
-	$(CC) $(LDHARDEN) $(LDOPT) -o $@ $^ $(LIBS)
+	$(CC) $(LDHARDEN) $(LDOPT) -o $@.tmp $^ $(LIBS) && mv $@.tmp $@
 
 # Preloaded by specs: to kill lbrun at a journal commit, to let allocations fail.
 $(B)/lbrun-spec: | $(B)/killat.so $(B)/failalloc.so
