@@ -84,8 +84,18 @@ user.present = resource("user.present", {
     local seen = look(t, self.name)
     if before.absent then
       if not seen then return end
-      -- A login of this user that is still open, our own perhaps, must not end in half a removal.
-      local result = t:try { "userdel", "-r", self.name, ok = { 0, 6, 12 } }
+      if ctx.facts.user == self.name then
+        ctx.warn(("user %s stays: this run is logged in as it"):format(self.name))
+        return
+      end
+      local result = t:try(([[
+loginctl terminate-user %s 2>/dev/null
+for i in 1 2 3 4 5 6 7 8 9 10; do
+  userdel -r %s 2>/dev/null; s=$?
+  case $s in 0 | 6 | 12) exit 0 ;; esac
+  sleep 0.3
+done
+userdel -r %s]]):format(quote(self.name), quote(self.name), quote(self.name)), { timeout = 60 })
       if not result.ok then
         ctx.warn(("user %s stays: %s"):format(self.name, last_lines(result.stderr, 1)))
       end
