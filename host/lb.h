@@ -9,6 +9,8 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include "curl.h" /* struct lb_request */
+
 /* Expected failures: push nil and an error table { code, module, op, message } whose
  * __tostring is "module: op: message", and return 2. `fmt` is the host's own literal:
  * foreign text is always an argument of it. Read errno before any lua_* call. */
@@ -80,6 +82,9 @@ void lb_poll_free(struct lb_poll *p); /* does not close the fd; NULL is fine */
 struct lb_timer *lb_timer_new(lua_State *L, void (*cb)(void *arg), void *arg);
 void lb_timer_set(struct lb_timer *t, double seconds); /* < 0 stops */
 void lb_timer_free(struct lb_timer *t);
+/* A poll on the loop of `t`, for callbacks. */
+struct lb_poll *lb_timer_poll(struct lb_timer *t, int fd,
+    void (*cb)(void *arg, int events), void *arg);
 
 /* Run `work` on a worker thread, then `done` on the loop's thread. `done` is called in
  * every case once lb_work returned true, also when the loop is closing, when Lua is gone:

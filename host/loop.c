@@ -533,6 +533,12 @@ lb_timer_free(struct lb_timer *t)
 		timer_dispose((uv_handle_t *)&t->timer);
 }
 
+struct lb_poll *
+lb_timer_poll(struct lb_timer *t, int fd, void (*cb)(void *arg, int events), void *arg)
+{
+	return poll_new(t->timer.loop, fd, cb, arg);
+}
+
 struct work {
 	uv_work_t req;
 	void (*work)(void *arg);

@@ -39,7 +39,7 @@ end
 -- those below. The longest name that a file's own begins with counts.
 local layers = {
   { "digest", "version", "prelude", "modules", "mask", "journal" },
-  { "lb", "secret" },
+  { "lb", "secret", "curl" },
   { "loop", "sandbox", "state", "cli", "process", "mask_lua", "journal_lua", "hostlib" },
   { "runtime" },
   { "main" },
