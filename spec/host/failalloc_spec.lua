@@ -236,6 +236,42 @@ function cases.crypto()
   end)
 end
 
+function cases.crypto_formats()
+  local crypto = require "crypto"
+  local password = host.secret("p", "hunter2 hunter2")
+  local site = crypto.self_signed { names = { "a.example.org", "192.0.2.1" } }
+  local bundle = crypto.pkcs12 { cert = site.cert, key = site.key, password = password, chain = site.cert }
+  local id = crypto.age_identity()
+  local sealed = crypto.age_encrypt("hunter2 hunter2", id.recipient, { armor = true })
+  sweep(function()
+    local cert, err = crypto.certificate(site.cert)
+    if not cert then return nil, err end
+    local same
+    same, err = crypto.certificate_matches(site.cert, site.key)
+    if not same then return nil, err or "out of memory" end
+    local pair = crypto.ed25519_keypair { comment = "me" }
+    local _ <close> = pair.private
+    local opened
+    opened, err = crypto.age_decrypt(sealed, id.identity, { name = "s" })
+    if not opened then return nil, err end
+    local _ <close> = opened
+    local again
+    again, err = crypto.age_encrypt(opened, id.recipient)
+    if not again then return nil, err end
+    return true
+  end, 53)
+  sweep(function()
+    local made <close> = crypto.self_signed({ names = { "a", "10.0.0.1" } }).key
+    local file <close>, err = crypto.pkcs12 { cert = site.cert, key = site.key, password = password }
+    if not file then return nil, err end
+    local parts
+    parts, err = crypto.pkcs12_open(bundle, password)
+    if not parts then return nil, err end
+    local _ <close> = parts.key
+    return made ~= nil
+  end, 997)
+end
+
 function cases.journal()
   local journal = require "journal"
   local dir = os.tmpname()
