@@ -48,47 +48,58 @@ NATIVE := $(patsubst luaopen_%,%,$(sort $(shell grep -ho '^luaopen_[a-z0-9_]*' h
 .PHONY: all binaries deps deps-build deps-test deps-lint check test test-all lint fmt asan \
 	bench demo docs install uninstall help clean FORCE
 .DELETE_ON_ERROR:
+# One line a file; make V=1 shows the commands.
+ifeq ($(V),)
+Q := @
+say = @echo "  $(1) $(patsubst $(B)/%,%,$(2))"
+endif
 
 all: $(B)/lbrun $(if $(filter release,$(MODE)),lbrun) ## build ./lbrun (release)
 
 lbrun: $(B)/lbrun
-	ln -sf build/release/lbrun $@
+	@ln -sf build/release/lbrun $@
 
 # By rename: what runs meanwhile keeps the file it has.
 $(B)/lbrun: $(B)/host/main.o $(OBJS)
-	$(CC) $(LDHARDEN) $(LDOPT) -o $@.tmp $^ $(LIBS) && mv $@.tmp $@
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDHARDEN) $(LDOPT) -o $@.tmp $^ $(LIBS) && mv $@.tmp $@
 
 # The specs' own main: the same objects, all of Lua's libraries, busted inside.
 $(B)/lbrun-spec: $(B)/spec/spec_main.o $(OBJS)
-	$(CC) $(LDHARDEN) $(LDOPT) -o $@.tmp $^ $(LIBS) && mv $@.tmp $@
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDHARDEN) $(LDOPT) -o $@.tmp $^ $(LIBS) && mv $@.tmp $@
 
 # Preloaded by specs: to kill lbrun at a journal commit, to let allocations fail.
 $(B)/lbrun-spec: | $(B)/killat.so $(B)/failalloc.so
 $(B)/killat.so $(B)/failalloc.so: $(B)/%.so: spec/support/%.c
 	@mkdir -p $(@D)
-	$(CC) -std=c17 -D_GNU_SOURCE $(WARN) -O2 -fPIC -shared -o $@ $< -ldl
+	$(call say,CC,$@)
+	$(Q)$(CC) -std=c17 -D_GNU_SOURCE $(WARN) -O2 -fPIC -shared -o $@ $< -ldl
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
 $(B)/spec/%.o: spec/support/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
 # A native module is modules/NAME.c with its parts NAME_*.c, made into one object that
 # exports luaopen_NAME alone.
 define native
 $(B)/native/$(1).o: $(patsubst modules/%.c,$(B)/modules/%.o,$(wildcard modules/$(1).c modules/$(1)_*.c))
 	@mkdir -p $$(@D)
-	$(CC) -r -nostdlib -o $$@ $$^ && objcopy --keep-global-symbol=luaopen_$(1) $$@
+	$$(call say,LD,$$@)
+	$(Q)$(CC) -r -nostdlib -o $$@ $$^ && objcopy --keep-global-symbol=luaopen_$(1) $$@
 endef
 $(foreach m,$(MODULES),$(eval $(call native,$(m))))
 
 # The prelude is embedded as bytes: `const struct prelude_file prelude_files[]` of prelude.h.
 $(B)/prelude.c: host/embed.sh $(wildcard host/prelude/*.lua)
 	@mkdir -p $(@D)
-	sh host/embed.sh $(sort $(wildcard host/prelude/*.lua)) > $@.tmp && mv $@.tmp $@
+	$(Q)sh host/embed.sh $(sort $(wildcard host/prelude/*.lua)) > $@.tmp && mv $@.tmp $@
 
 # What require finds: every luaopen_NAME there is.
 $(B)/modules.c: FORCE
@@ -101,7 +112,8 @@ $(B)/modules.c: FORCE
 	@cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
 
 $(B)/prelude.o $(B)/modules.o: %.o: %.c
-	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
 binaries: all $(B)/lbrun-spec
 

@@ -307,7 +307,7 @@ l_default_path(lua_State *L)
 }
 
 /* j:close()
- *  idempotent                                                                          */
+ *  +-> nothing; a second time does nothing                                             */
 static int
 l_close(lua_State *L)
 {
