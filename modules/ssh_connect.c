@@ -549,6 +549,8 @@ l_connect(lua_State *L)
 	l->timeout = lb_opt_seconds(L, 2, "timeout", 30);
 	l->until = now() + l->timeout;
 	s->keepalive = lb_opt_seconds(L, 2, "keepalive", 15);
+	if (strlen(lb_opt_string(L, 2, "user", "")) > 255)
+		luaL_argerror(L, 2, "option 'user' is too long");
 	if (!login_names(l, host, lb_opt_string(L, 2, "user", NULL),
 		lb_opt_string(L, 2, "host_key_alias", NULL)))
 		return luaL_error(L, "out of memory");

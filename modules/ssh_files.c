@@ -14,7 +14,7 @@
 #define FILES "lb.ssh.file"
 #define OPBOX "lb.ssh.op"
 
-enum { READ_MAX = 1024 * 1024, READ_DEFAULT = 256 * 1024 };
+enum { PATH_BYTES_MAX = 4096, READ_MAX = 1024 * 1024, READ_DEFAULT = 256 * 1024 };
 
 struct file {
 	struct file *next;
@@ -424,7 +424,8 @@ check_path(lua_State *L, int idx)
 	size_t len;
 	const char *path = luaL_checklstring(L, idx, &len);
 
-	luaL_argcheck(L, len > 0 && strlen(path) == len, idx, "not a path");
+	luaL_argcheck(L, len > 0 && len <= PATH_BYTES_MAX && strlen(path) == len, idx,
+	    "not a path");
 	return path;
 }
 

@@ -309,8 +309,9 @@ l_session_forward_unix(lua_State *L)
 	    strlen(path) == lua_rawlen(L, 2) && path[0] != '\0' &&
 		strlen(path) < sizeof((struct sockaddr_un *)NULL)->sun_path,
 	    2, "not a path, or too long for a socket");
-	luaL_argcheck(
-	    L, strlen(host) == lua_rawlen(L, 3) && host[0] != '\0', 3, "not a host name");
+	luaL_argcheck(L,
+	    strlen(host) == lua_rawlen(L, 3) && host[0] != '\0' && strlen(host) < 256, 3,
+	    "not a host name");
 	luaL_argcheck(L, port >= 1 && port <= 65535, 4, "not a port");
 	if (s->dead)
 		return fail_session(L, s, "forward_unix");

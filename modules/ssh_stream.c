@@ -9,6 +9,8 @@
 
 #define STREAM "lb.ssh.stream"
 
+enum { COMMAND_MAX = 32000 }; /* it is sent in one packet */
+
 static struct stream *
 check_stream(lua_State *L)
 {
@@ -95,7 +97,7 @@ exec_k(lua_State *L, int status, lua_KContext ctx)
 
 /* session:exec(command, { timeout })
  *  +-> stream
- *  +-> nil, err   (refused, timeout, interrupted, closed)
+ *  +-> nil, err   (refused, too_large, timeout, interrupted, closed)
  *
  * At most four channels are open at once, or as few as the server allows: one more waits
  * until another is closed. */
@@ -116,6 +118,10 @@ l_session_exec(lua_State *L)
 	timeout = lb_opt_seconds(L, 3, "timeout", 30);
 	if (s->dead)
 		return fail_session(L, s, "exec");
+	if (len > COMMAND_MAX)
+		return lb_fail(L, MODULE, "exec", "too_large",
+		    "the command has %zu bytes, more than %d: give it as input of sh",
+		    len, COMMAND_MAX);
 	st = lua_newuserdatauv(L, sizeof *st, 1);
 	memset(st, 0, sizeof *st);
 	luaL_setmetatable(L, STREAM);

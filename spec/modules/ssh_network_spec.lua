@@ -38,6 +38,12 @@ describe("ssh #ssh", function()
       assert.equal("resolve", code_of(ssh.connect("no-such-host.invalid", server:options())))
     end)
 
+    it("where the first address of a name refuses goes on to the next", function()
+      local s = assert(ssh.connect("localhost", server:options()))
+      assert.equal("127.0.0.1", s:address().peer)
+      s:close()
+    end)
+
     it("that accepts and never speaks is a timeout at the deadline", function()
       local net = network("silent")
       local began = host.monotonic()

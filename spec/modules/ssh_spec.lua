@@ -51,6 +51,14 @@ describe("ssh #ssh", function()
       stream:close()
     end)
 
+    it("may be long, but not longer than a packet", function()
+      local status, out = run(session, "echo " .. ("x"):rep(31000))
+      assert.equal(0, status)
+      assert.equal(31001, #out)
+      assert.equal("too_large", code_of(session:exec(("x"):rep(40000))))
+      assert.equal(0, (run(session, "true")))
+    end)
+
     it("has an exit status of any 8 bits", function()
       for _, n in ipairs { 0, 1, 127, 128, 255 } do
         assert.equal(n, (run(session, "exit " .. n)))
