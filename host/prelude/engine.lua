@@ -497,8 +497,11 @@ function engine.execute(run)
       "run." .. status, json.encode(summary)))
   end)
   if not recorded then
-    summary.message = (summary.message and summary.message .. "; " or "") ..
-      "and the journal cannot be written: " .. tostring(why)
+    -- When the journal was what failed, it has been said.
+    if not (err and util.exit_of(err) == 13) then
+      summary.message = (summary.message and summary.message .. "; " or "") ..
+        "and the journal cannot be written: " .. tostring(why)
+    end
     exit, summary.exit = 13, 13
   end
   summary.head = run.journal:head()
