@@ -139,7 +139,7 @@ describe("ssh #ssh", function()
     -- A TCP service that sends back what it gets.
     local function service()
       local port = sshd.port()
-      local own = assert(process.spawn { "python3", "-c", [[
+      local own = assert(process.spawn({ "python3", "-c", [[
 import socketserver, sys
 class H(socketserver.BaseRequestHandler):
     def handle(self):
@@ -151,7 +151,7 @@ class S(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 S(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
-]], tostring(port) })
+]], tostring(port) }, { kill_on_close = true }))
       sshd.await(port)
       return port, own
     end

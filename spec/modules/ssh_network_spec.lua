@@ -25,11 +25,16 @@ describe("ssh #ssh", function()
       return ssh.connect("127.0.0.1", server:options(o))
     end
 
+    local networks = {}
     local function network(mode, ...)
-      local net = sshd.network(mode, ...)
-      finally(function() net:stop() end)
-      return net
+      networks[#networks + 1] = sshd.network(mode, ...)
+      return networks[#networks]
     end
+
+    after_each(function()
+      for _, net in ipairs(networks) do net.stop() end
+      networks = {}
+    end)
 
     it("that refuses says connect, a name that is none says resolve", function()
       local code, message = code_of(ssh.connect("127.0.0.1", server:options { port = 1 }))

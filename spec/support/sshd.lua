@@ -60,7 +60,7 @@ function sshd.start(options)
   self.key = self.dir .. "/id"
   local argv = { "/bin/sh", here .. "/sshd.sh", self.dir, tostring(self.port) }
   for _, line in ipairs(options) do argv[#argv + 1] = line end
-  self.process = assert(process.spawn(argv))
+  self.process = assert(process.spawn(argv, { kill_on_close = true }))
   local ok = pcall(sshd.await, self.port)
   if not ok then
     local log = io.open(self.dir .. "/log")
@@ -134,7 +134,7 @@ function sshd.network(mode, ...)
   local net = { port = sshd.port() }
   local argv = { "python3", here .. "/slowproxy.py", tostring(net.port), mode }
   for _, v in ipairs { ... } do argv[#argv + 1] = tostring(v) end
-  local child = assert(process.spawn(argv))
+  local child = assert(process.spawn(argv, { kill_on_close = true }))
   sshd.await(net.port)
   function net.signal(_, name) return child:kill(name) end
   function net.stop()
@@ -208,7 +208,7 @@ end
 function sshd.with_agent(dir, keys, f)
   local sock = dir .. "/agent"
   os.remove(sock)
-  local agent = assert(process.spawn { "ssh-agent", "-D", "-a", sock })
+  local agent = assert(process.spawn({ "ssh-agent", "-D", "-a", sock }, { kill_on_close = true }))
   sshd.eventually(5, function() return host.stat(sock) end)
   for _, key in ipairs(keys) do
     sshd.sh(("SSH_AUTH_SOCK=%s ssh-add -q %s 2>/dev/null"):format(sock, key))
