@@ -70,14 +70,14 @@ local function resource(name, def)
     for k, v in pairs(given) do
       if math.type(k) == "integer" then
         if not takes_list then error(("%s takes named arguments only"):format(name), 2) end
-      elseif not args[k] or k == "list" then
+      elseif not args[k] or args[k] == true then
         error(("%s has no argument '%s'%s"):format(name, tostring(k),
           util.did_you_mean(tostring(k), util.keys(args))), 2)
       end
       self[k] = v
     end
     for k, want in pairs(args) do
-      if k ~= "list" then expect_type(("%s: %s"):format(name, k), given[k], want, 2) end
+      if want ~= true then expect_type(("%s: %s"):format(name, k), given[k], want, 2) end
     end
     if def.check then def.check(self) end
     return setmetatable({ name = name, def = def, self = self,
