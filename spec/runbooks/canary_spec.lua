@@ -30,7 +30,7 @@ return runbook { name = "canary", summary = "handles secrets in every way", sudo
       file.content { path = "/root/canary/token", content = "old\n" } } },
     step { name = "put", probe = function(ctx)
         return ctx.target:read "/root/canary/token" == "old\n" and pending "put it" or done() end,
-      apply = function(ctx) 
+      apply = function(ctx)
         ctx.target:put("/root/canary/token", ctx.secret "token", { mode = "0600" })
         ctx.target:put("/root/canary/key", ctx.secret "key", { mode = "0600" }) end },
     step { name = "prints", rerun = true, apply = function(ctx)
