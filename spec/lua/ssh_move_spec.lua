@@ -187,7 +187,7 @@ for _, release in ipairs { "bookworm", "trixie" } do
     it("lbrun killed while the guard is armed: the server puts the old state back by itself, and resume says so", function()
       local id = killed_while_armed()
       wait_for(120, function() return state() == "fired" end, "the guard to fire")
-      assert.are.equal("22", ports())
+      wait_for(5, function() return ports() == "22" end, "sshd on its old port alone")
       assert.is_true(login("root", "22"))
       server:exec "iptables -t raw -F PREROUTING"
       local r = home.run("resume " .. id)

@@ -46,14 +46,11 @@ restore_tree() {
 	done
 }
 
-# At boot this runs before sshd and ufw start, hence --no-block then: a start that waited
-# for this unit to end would never come.
+# The unit runs this before sshd and ufw (it has to, at boot), so that a start that waited
+# would wait for the unit itself: it sets --no-block.
 restore_sshd() {
 	[ -d "$1/ssh" ] || return 0
-	case $(systemctl is-system-running) in
-	initializing | starting) block=--no-block ;;
-	*) block=--no-pager ;;
-	esac
+	block=${LBRUN_GUARD_BLOCK:---no-pager}
 	restore_tree "$1/ssh" /etc/ssh
 	sync
 	enabled=$(sed -n 1p "$1/socket")
