@@ -57,7 +57,7 @@ local function options_for(run, spec, pins, timeout)
   return {
     identities = run.identities, timeout = timeout, host_keys = key_pins,
     fingerprint = not key_pins and (spec.fingerprint or run.spec.fingerprint) or nil,
-    accept_new = not key_pins and not run.spec.fingerprint,
+    accept_new = not key_pins and not run.spec.fingerprint, no_input = run.options.no_input,
   }
 end
 

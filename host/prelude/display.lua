@@ -184,7 +184,7 @@ function display:summary(run, s)
   if s.status == "done" then
     if not self.options.quiet then
       host.write("out", ("%s%s: %s, %d changed, %d unchanged%s, %s  (journal head %s)\n"):format(p, run.id,
-        self:paint("green", "done"), s.changed, s.unchanged,
+        host.isatty("out") and self:paint("green", "done") or "done", s.changed, s.unchanged,
         #s.warnings > 0 and (", %d warning%s"):format(#s.warnings, #s.warnings == 1 and "" or "s") or "",
         util.show_seconds(s.seconds), tostring(s.head):sub(1, 12)))
     end

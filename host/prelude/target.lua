@@ -67,12 +67,22 @@ end
 local connection = {}
 connection.__index = connection
 
+-- Passphrases of key files, asked for once: a run connects more than once.
+local passphrases = {}
+local function passphrase(path)
+  if not passphrases[path] then
+    passphrases[path] = host.ask(("passphrase of %s (not shown): "):format(path), { secret = true })
+  end
+  return passphrases[path]
+end
+
 -- What ssh.connect is asked for: the target's own words, then ~/.ssh/config, then the
 -- user's usual keys.
 local function resolve(spec, options)
   local name, all, notes = ssh_config.resolve(spec.host, {
     port = spec.port, user = spec.user, timeout = options.timeout, host_keys = options.host_keys,
     fingerprint = options.fingerprint, accept_new = options.accept_new,
+    passphrase = not options.no_input and passphrase or nil,
     identities = options.identities and #options.identities > 0 and options.identities or nil,
   })
   if not name then return nil, all end
@@ -94,7 +104,7 @@ function target.identities(spec, explicit)
 end
 
 -- target.connect(spec, options) -> connection | nil, err. options: identities,
--- host_keys, fingerprint, accept_new, timeout.
+-- host_keys, fingerprint, accept_new, timeout, no_input.
 function target.connect(spec, options)
   local conn = setmetatable({ spec = spec, url = spec.url, shells = {} }, connection)
   if spec.kind == "ssh" then

@@ -139,6 +139,13 @@ describe("a run on a server #vps", function()
     assert.equal(12, r.exit, r.err)
   end)
 
+  it("refuses an encrypted key where nobody can be asked for its passphrase (12)", function()
+    support.sh(("ssh-keygen -q -t ed25519 -N 'correct horse' -f %s/locked"):format(home.dir))
+    local r = home.run(("%s -t %s -i %s/locked"):format(path, server.url, home.dir))
+    assert.equal(12, r.exit, r.err)
+    assert.matches("is encrypted and no passphrase was given", r.err)
+  end)
+
   it("says 4 for a server that does not answer", function()
     local r = home.run(("%s -t ssh://root@%s:2 -i %s"):format(path, server.address, server.key))
     assert.equal(4, r.exit, r.err)
