@@ -41,6 +41,7 @@ struct lb_request {
 	struct lb_request *prev, *next;
 	CURL *easy;
 	struct curl_slist *headers, *connect_to;
+	struct lb_timer *deadline;
 	struct lb_buf sent, head, body;
 	size_t max_bytes;
 	int output;
@@ -146,6 +147,7 @@ leave(struct lb_request *r)
 	if (!r->under_way)
 		return;
 	r->under_way = false;
+	lb_timer_set(r->deadline, -1);
 	curl_multi_remove_handle(m->curlm, r->easy);
 	if (r->prev != NULL)
 		r->prev->next = r->next;
@@ -180,7 +182,7 @@ finish(struct lb_request *r, CURLcode rc)
 
 /* Looks for requests that have ended, after curl was let work. */
 static void
-collect(struct multi *m)
+collect(struct multi *m, CURLMcode worked)
 {
 	struct lb_request *r, *next;
 	CURLMsg *msg;
@@ -188,6 +190,9 @@ collect(struct multi *m)
 	int left;
 
 	m->refs++; /* not to end in here */
+	/* curl does not say which one it could not go on with, nor comes back to it */
+	for (r = m->requests; r != NULL && worked != CURLM_OK; r = r->next)
+		r->exhausted = m->exhausted = true;
 	while ((msg = curl_multi_info_read(m->curlm, &left)) != NULL) {
 		char *private = NULL;
 
@@ -210,14 +215,20 @@ collect(struct multi *m)
 
 /* What the loop calls */
 
+/* Behind curl's own timeout, which it may lose when there is no memory. */
+static void
+on_deadline(void *arg)
+{
+	finish(arg, CURLE_OPERATION_TIMEDOUT);
+}
+
 static void
 on_timer(void *arg)
 {
 	struct multi *m = arg;
 	int running;
 
-	curl_multi_socket_action(m->curlm, CURL_SOCKET_TIMEOUT, 0, &running);
-	collect(m);
+	collect(m, curl_multi_socket_action(m->curlm, CURL_SOCKET_TIMEOUT, 0, &running));
 }
 
 static void
@@ -227,11 +238,11 @@ on_events(void *arg, int events)
 	struct multi *m = s->m;
 	int running;
 
-	curl_multi_socket_action(m->curlm, s->fd,
-	    ((events & LB_READ) != 0 ? CURL_CSELECT_IN : 0) |
-		((events & LB_WRITE) != 0 ? CURL_CSELECT_OUT : 0),
-	    &running);
-	collect(m);
+	collect(m,
+	    curl_multi_socket_action(m->curlm, s->fd,
+		((events & LB_READ) != 0 ? CURL_CSELECT_IN : 0) |
+		    ((events & LB_WRITE) != 0 ? CURL_CSELECT_OUT : 0),
+		&running));
 }
 
 /* What curl calls */
@@ -481,13 +492,14 @@ lb_request_new(lua_State *L)
 
 	if (m == NULL || (r = calloc(1, sizeof *r)) == NULL)
 		return NULL;
-	if ((r->easy = curl_easy_init()) == NULL) {
-		free(r);
-		return NULL;
-	}
 	r->m = m;
 	m->refs++;
-	return r;
+	r->easy = curl_easy_init();
+	r->deadline = lb_timer_new(L, on_deadline, r);
+	if (r->easy != NULL && r->deadline != NULL)
+		return r;
+	lb_request_free(r);
+	return NULL;
 }
 
 static bool
@@ -637,6 +649,7 @@ lb_request_start(struct lb_request *r, const struct lb_request_options *o,
 	if (curl_multi_add_handle(m->curlm, r->easy) != CURLM_OK)
 		return false;
 	r->under_way = true;
+	lb_timer_set(r->deadline, (double)milliseconds(o->timeout) / 1000 + 1);
 	r->next = m->requests;
 	if (r->next != NULL)
 		r->next->prev = r;
@@ -657,6 +670,7 @@ lb_request_free(struct lb_request *r)
 		return;
 	leave(r);
 	curl_easy_cleanup(r->easy);
+	lb_timer_free(r->deadline);
 	curl_slist_free_all(r->headers);
 	curl_slist_free_all(r->connect_to);
 	lb_buf_free(&r->sent);
