@@ -312,6 +312,34 @@ end
 
 -- libssh2 1.10 does not look whether OpenSSL gave it an HMAC, nor in the key exchange whether
 -- it got any memory: that is left out.
+function cases.db()
+  local db = require "db"
+  local dir = os.tmpname()
+  os.remove(dir)
+  assert(host.mkdir(dir, "0700"))
+  sweep(function()
+    os.remove(dir .. "/a.db")
+    local d <close>, err = db.open(dir .. "/a.db", { create = true })
+    if not d then return nil, err end
+    local ok, problem = d:exec "create table t(a, b)"
+    if not ok then return nil, problem end
+    ok, problem = d:transaction(function()
+      local n, e = d:exec("insert into t values(?, :b)", { "x", b = db.blob "y" })
+      if not n then return nil, e end
+      host.sleep(0)
+      return true
+    end)
+    if not ok then return nil, problem end
+    local rows
+    rows, problem = d:rows "select * from t"
+    if not rows then return nil, problem end
+    assert(#rows == 1 and rows[1].a == "x")
+    return d:backup(dir .. "/b.db", { pages = 1, progress = function() end })
+  end, 5)
+  assert.equal(2, #host.list(dir))
+  os.execute("rm -rf " .. dir)
+end
+
 function cases.ssh()
   local ssh = require "ssh"
   local sshd = require "support.sshd"
