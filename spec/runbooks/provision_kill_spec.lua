@@ -1,0 +1,237 @@
+-- provision_kill_spec.lua: lbrun is killed again and again while it provisions a server,
+-- inside each step and at commits of its journal. It must end as an undisturbed run does,
+-- and what happened is counted on the server itself, where nothing may have happened twice.
+local json = require "json"
+local support = require "support.lbrun"
+local vps = require "support.vps"
+local provision = require "support.provision"
+
+local function sleep(seconds)
+  os.execute(("sleep %.2f"):format(seconds))
+end
+
+-- How often the things happened that leave a trace of their own: packages by dpkg, the
+-- account, containers, jobs that apt ran.
+local counted = [[
+awk '$3 == "install" { print "dpkg", $4 }' /var/log/dpkg.log | sort | uniq -c
+journalctl -o cat _COMM=useradd | grep -c '^new user: name=letsbe-admin'
+docker ps -aq | wc -l
+grep -c '^Commandline: apt-get .* install' /var/log/apt/history.log
+grep -c 'Written by lbrun' /etc/sudoers.d/90-lbrun-letsbe-admin
+]]
+
+describe("provisioning that is killed #vps #slow", function()
+  local home, server, expected, count, order, length
+  local seed = tonumber(os.getenv "LBRUN_SPEC_SEED") or os.time()
+  math.randomseed(seed)
+
+  local function up()
+    server = vps.up("prov-kill", { images = provision.images })
+    home = support.home()
+  end
+  local function down()
+    if server then server:down() end
+    if home then home.remove() end
+    server, home = nil, nil
+  end
+  after_each(down)
+
+  local function events(type)
+    local list = {}
+    for line in home.run("log --json " .. home.id).out:gmatch "[^\n]+" do
+      local e = json.decode(line)
+      if not type or e.type == type then list[#list + 1] = e end
+    end
+    return list
+  end
+
+  local function start(words, env)
+    local out = home.dir .. "/bg.out"
+    support.sh("rm -f " .. out)
+    local p = io.popen(("env HOME=%s XDG_STATE_HOME=%s/state %s %s %s >%s 2>%s/bg.err </dev/null & echo $!"):format(
+      home.dir, home.dir, env or "", support.binary, words, out, home.dir))
+    local pid = p:read "l"
+    p:close()
+    return { pid = pid, out = out, at = 0, lines = {} }
+  end
+
+  -- What it has said since the last look.
+  local function said(bg)
+    local f = io.open(bg.out, "rb")
+    if not f then return {} end
+    f:seek("set", bg.at)
+    local text = f:read "a"
+    f:close()
+    local new = {}
+    for line in text:gmatch "([^\n]*)\n" do
+      bg.at = bg.at + #line + 1
+      new[#new + 1] = json.decode(line)
+      bg.last = new[#new]
+    end
+    return new
+  end
+
+  local function alive(bg)
+    return (os.execute(("kill -0 %s 2>/dev/null"):format(bg.pid))) == true
+  end
+
+  local function reap(bg)
+    for _ = 1, 100 do
+      if not alive(bg) then return end
+      sleep(0.05)
+    end
+    error("lbrun " .. bg.pid .. " does not end")
+  end
+
+  -- Waits for the effect number n, or any after it. -> its number, or nil at the end.
+  local function wait_for(bg, n)
+    for _ = 1, 6000 do
+      local running = alive(bg)
+      for _, line in ipairs(said(bg)) do
+        if line.run then home.id = line.run end
+        local at = line.type == "effect.begin" and order[line.step .. "/" .. line.effect]
+        if at and at >= n then return at end
+      end
+      if not running then return nil end
+      sleep(0.02)
+    end
+    error("five minutes without effect " .. n)
+  end
+
+  local function check_end(what)
+    local now = provision.state(server)
+    assert(now == expected, ("%s, seed %d:\n%s"):format(what, seed, provision.difference(expected, now)))
+    local here = server:exec(counted)
+    assert(here == count, ("%s, seed %d, counts differ:\n%s"):format(what, seed, provision.difference(count, here)))
+    -- Each effect was settled once, and was begun again only by a resume.
+    local ends, attempts, resumed = {}, {}, 0
+    for _, e in ipairs(events()) do
+      local name = e.data.step and e.data.effect and e.data.step .. "/" .. e.data.effect
+      if e.type == "run.resume" then resumed = resumed + 1 end
+      if e.type == "effect.end" then
+        assert.equal("done", e.data.status, name)
+        ends[name] = (ends[name] or 0) + 1
+      elseif e.type == "effect.begin" then
+        local last = attempts[name]
+        assert(not last or last < resumed, name .. " was begun twice without a resume in between")
+        attempts[name] = resumed
+      end
+    end
+    for name in pairs(order) do assert.equal(1, ends[name], name) end
+    assert.equal(0, home.run("verify-journal").exit)
+  end
+
+  -- An undisturbed run, for comparison.
+  setup(function()
+    up()
+    local r = home.json(provision.args(server, { more = "--json" }))
+    assert(provision.fine(r))
+    home.id = r.last.run
+    expected, count = provision.state(server), server:exec(counted)
+    order, length = {}, {}
+    local began
+    for _, e in ipairs(r.lines) do
+      local name = e.step and e.effect and e.step .. "/" .. e.effect
+      if e.type == "effect.begin" then
+        table.insert(order, name)
+        order[name], began = #order, e.ts
+      elseif e.type == "effect.done" and order[name] then
+        length[order[name]] = e.ts - began
+      end
+    end
+    for i = 1, #order do order[i] = nil end
+    assert.matches("\n1\n1\n", count)
+    assert.is_nil(count:find "[2-9] dpkg")
+    down()
+  end)
+
+  it("goes on from a kill inside each of the eight steps", function()
+    up()
+    local by_step, points = {}, {}
+    for name, i in pairs(order) do
+      local step = name:match "^[^/]+"
+      by_step[step] = by_step[step] or {}
+      table.insert(by_step[step], i)
+    end
+    for _, step in ipairs(provision.steps) do
+      local list = assert(by_step[step], "nothing to do in step " .. step)
+      table.sort(list)
+      local one, two = list[math.random(#list)], list[math.random(#list)]
+      points[#points + 1] = math.min(one, two)
+      if one ~= two then points[#points + 1] = math.max(one, two) end
+    end
+    local killed = {}
+    local bg = start(provision.args(server, { more = "--json" }))
+    for _, point in ipairs(points) do
+      local at = wait_for(bg, point)
+      if not at then break end
+      sleep(math.random() * math.min(length[at] or 0.1, 6))
+      os.execute("kill -9 " .. bg.pid)
+      reap(bg)
+      if bg.last.type == "summary" then break end
+      for name, i in pairs(order) do
+        if i == at then killed[name:match "^[^/]+"] = true end
+      end
+      bg = start("resume --json")
+    end
+    wait_for(bg, math.huge)
+    said(bg)
+    assert.equal("summary", bg.last.type, support.slurp(home.dir .. "/bg.err"))
+    assert.equal("done", bg.last.status, bg.last.message)
+    for step in pairs(by_step) do assert(killed[step], "no kill hit step " .. step .. ", seed " .. seed) end
+    check_end "killed in each step"
+  end)
+
+  it("re-attaches to the apt-get that was running when it was killed", function()
+    up()
+    local function holder()
+      return server:exec "pgrep -o -x apt-get || true"
+    end
+    local bg = start(provision.args(server, { more = "--json --tags packages" }))
+    wait_for(bg, order["packages/apt.installed(curl and 16 more)"])
+    for _ = 1, 100 do
+      if holder() ~= "" and server:exec "pgrep -x dpkg || true" ~= "" then break end
+      sleep(0.1)
+    end
+    local pid = holder()
+    assert.not_equal("", pid)
+    os.execute("kill -9 " .. bg.pid)
+    reap(bg)
+    sleep(0.5)
+    assert.equal(pid, holder())
+    local r = home.json "resume --json"
+    assert(provision.fine(r))
+    local states = {}
+    for _, line in ipairs(r.lines) do
+      if line.type == "job.found" then states[#states + 1] = line.state end
+    end
+    assert.same({ "running" }, states)
+    assert.is_nil(server:exec(counted):find "[2-9] dpkg")
+    assert.equal("3\n", server:exec "grep -c '^Commandline: apt-get' /var/log/apt/history.log")
+  end)
+
+  it("goes on from kills at commits of the journal, torn ones too", function()
+    up()
+    local words, kills = provision.args(server, { more = "--json" }), 0
+    local whens = { "before", "torn", "after" }
+    for i = 1, 80 do
+      local bg = start(words, ("LD_PRELOAD=./%s KILLAT=%d KILLAT_WHEN=%s"):format(support.killat,
+        i == 1 and math.random(4, 20) or math.random(3, 14), whens[math.random(3)]))
+      while alive(bg) do
+        sleep(0.05)
+      end
+      for _, line in ipairs(said(bg)) do
+        if line.run then home.id = line.run end
+      end
+      if bg.last and bg.last.type == "summary" then
+        assert.equal("done", bg.last.status, ("attempt %d, seed %d: %s"):format(i, seed, bg.last.message or ""))
+        break
+      end
+      kills = kills + 1
+      local known = home.run "runs --json"
+      words = known.out:find('"type":"run"', 1, true) and "resume --json" or words
+    end
+    assert.is_true(kills > 8, kills .. " kills")
+    check_end(kills .. " kills at commits")
+  end)
+end)
