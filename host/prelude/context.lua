@@ -4,6 +4,7 @@ local template = require "template"
 local crypto = require "crypto"
 local util = require "lb.util"
 local access = require "lb.access"
+local envfile = require "lb.envfile"
 local job = require "lb.job"
 
 local context = {}
@@ -96,6 +97,11 @@ function context.new(run, step, effect, planning)
     local secret = run.secrets[name]
     if not secret then util.raise("key", ("there is no secret '%s' in this run"):format(tostring(name))) end
     return secret
+  end
+  -- A root-only file of NAME=value lines on the target, as secrets; nil: there is none.
+  function ctx.secrets_of(path)
+    conn()
+    return envfile.secrets(run, path)
   end
 
   function ctx.source(path)

@@ -243,6 +243,19 @@ function script.environment(closure)
     error(("include '%s': there is no such file beside the runbook"):format(name), 2)
   end
 
+  -- Data sees no globals, not even those of a runbook.
+  env.data = function(name)
+    expect_type("data", name, "string", 2)
+    local full = "templates/" .. name
+    local text = closure:read(full)
+    if not text then return nil end
+    local chunk, err = host.load(text, closure:chunkname(full), {})
+    if not chunk then
+      util.raise("syntax", ("%s:%s: %s"):format(err.file or full, tostring(err.line or "?"), err.message))
+    end
+    return chunk()
+  end
+
   local loading = {}
   setmetatable(env, {
     __metatable = false,
