@@ -12,7 +12,8 @@ image_recipe() {
 	part=$here/stand-ins/${part%%:*}
 	[ -f "$part/Dockerfile" ] ||
 		usage_error "no stand-in for the image $1 (there are: $(cd "$here/stand-ins" && echo *))"
-	printf '%s\n' "$part"
+	# One recipe may serve several names: they are links to it.
+	readlink -f "$part"
 }
 
 image_base_digest() {
