@@ -1,4 +1,4 @@
--- provision.lua: turns a bare VPS into a tenant server (steps 1 to 8 of the runbook's
+-- provision.lua: turns a bare VPS into a tenant server (steps 1 to 9 of the runbook's
 -- section 3.2). Each step is a file of the folder of this name.
 
 local supported = {
@@ -37,6 +37,10 @@ local function preflight(ctx)
     end
   end
   for _, text in ipairs(catalog.shortfalls(p.tier, facts)) do ctx.warn("the server is smaller than its tier: " .. text) end
+  for _, text in ipairs(catalog.memory_warnings(p.tools, p.tier, facts)) do ctx.warn(text) end
+  for _, id in ipairs(p.tools) do
+    if not stack.get(id) then ctx.warn(("there is no stack for %s: it is not deployed"):format(id)) end
+  end
 end
 
 return runbook {
@@ -70,6 +74,7 @@ return runbook {
     for i, name in ipairs { "01-packages", "02-docker", "03-services", "04-nginx", "05-firewall", "06-admin", "07-ssh", "08-updates" } do
       list[i] = include("provision/" .. name)(p)
     end
+    for _, one in ipairs(include("provision/09-stacks")(p)) do list[#list + 1] = one end
     return list
   end,
 }

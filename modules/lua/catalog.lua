@@ -98,4 +98,23 @@ function catalog.shortfalls(tier, facts)
   return list
 end
 
+-- What the system itself and the platform's parts take.
+local host_memory = 768
+
+-- catalog.memory_warnings(ids, tier, facts) -> texts, where the chosen tools take more than
+-- 75 % of what the tier or the server has. Above 90 % it raises.
+function catalog.memory_warnings(ids, tier, facts)
+  local list, need = {}, host_memory
+  if #ids == 0 then return list end
+  for _, part in pairs(catalog.platform) do need = need + part.memory end
+  for _, id in ipairs(ids) do need = need + by_id[id].memory end
+  for _, limit in ipairs { { "tier " .. tier, catalog.tiers[tier].memory }, { "this server", facts.memory } } do
+    local share = need * (1 << 20) / limit[2] * 100
+    local text = ("the chosen tools need %d MiB with the platform's own, %.0f %% of the memory of %s"):format(need, share, limit[1])
+    if share > 90 then fail("memory", text .. ", more than 90 %; nothing was changed") end
+    if share > 75 then list[#list + 1] = text end
+  end
+  return list
+end
+
 return catalog

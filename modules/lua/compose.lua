@@ -93,17 +93,26 @@ project=%s
 # Under a temporary name first: a mark that is there but not whole would be believed.
 rm -f %s.new
 for f in %s; do [ -e "$f" ] && echo "sum $f $(sha256sum <"$f" | cut -c1-64)" >>%s.new; done
-$dc -p "$project" up -d --remove-orphans || exit 1
+# Of each container that is not well: what it says itself.
+ill() {
+  %s"$project" --format '{{.Names}} {{.State}} {{.Status}}' | grep -Ev ' running Up [^(]*(\(healthy\))?$| created ' |
+    while read -r name state status; do
+      echo "$name: $status; its last lines:"
+      docker logs --tail 4 "$name" 2>&1
+    done >&2
+}
+$dc -p "$project" up -d --remove-orphans || { ill; exit 1; }
 wait=%d; end=$(($(date +%%s) + wait))
 while [ $wait -gt 0 ]; do
   waiting=$(%s"$project" --format '{{.Names}} {{.Status}}' | grep -E 'health: starting|Restarting')
   [ -n "$waiting" ] || break
-  if [ $(date +%%s) -ge $end ]; then echo "not healthy in time: $waiting" >&2; exit 3; fi
+  if [ $(date +%%s) -ge $end ]; then echo "not healthy in time: $waiting" >&2; ill; exit 3; fi
   sleep 1
 done
+if [ $wait -gt 0 ] && %s"$project" --format '{{.Status}}' | grep -q '(unhealthy)'; then ill; exit 4; fi
 %s"$project" --format 'service %s' | sort -u >>%s.new
 chmod 600 %s.new && mv -fT %s.new %s
-]]):format(quote(self.dir), quote(self.project), mark, argv(files_of(self)), mark, seconds, ps, ps, hash_format, mark, mark,
+]]):format(quote(self.dir), quote(self.project), mark, argv(files_of(self)), mark, ps, seconds, ps, ps, ps, hash_format, mark, mark,
       mark, mark), { name = "up", timeout = seconds + 1800 })
   end,
   undo = function(self, ctx, old)

@@ -24,7 +24,7 @@ end
 
 -- Tests the whole configuration in the container and lets nginx read it. Where no nginx
 -- runs there is nothing to reload: it reads its files when it starts.
-local function reload(ctx)
+function nginx.reload(ctx)
   return ctx.target:try((("c=%s; conf=%s\n"):format(quote(nginx.container), quote(nginx.config))) .. [[
 state=$(docker inspect -f '{{.State.Status}}' "$c" 2>/dev/null)
 [ "$state" = running ] || exit 0
@@ -65,7 +65,7 @@ nginx.site = resource("nginx.site", {
     local t, path, text = ctx.target, path_of(self), content_of(self, ctx)
     local old = file.snapshot(t, { path })[1]
     t:put(path, text, { mode = "0644", owner = "root", group = "root" })
-    local result = reload(ctx)
+    local result = nginx.reload(ctx)
     if not result.ok then
       if old.content then t:put(path, old.content, { mode = "0644", owner = "root", group = "root" })
       else t:run { "rm", "-f", path } end
@@ -76,9 +76,9 @@ nginx.site = resource("nginx.site", {
   end,
   undo = function(self, ctx, old)
     if old.ref then ctx.unstash(old.ref, path_of(self)) else ctx.target:run { "rm", "-f", path_of(self) } end
-    ctx.target:run { "rm", "-f", marks(self.name) }
+    ctx.target:run(("rm -f %s; rmdir %s 2>/dev/null; true"):format(quote(marks(self.name)), quote(nginx.dir .. "/.loaded")))
     -- The container may be gone by the time a site is undone.
-    reload(ctx)
+    nginx.reload(ctx)
   end,
 })
 
@@ -102,13 +102,13 @@ nginx.site_absent = resource("nginx.site_absent", {
   end,
   apply = function(self, ctx)
     ctx.target:run { "rm", "-f", path_of(self) }
-    local result = reload(ctx)
+    local result = nginx.reload(ctx)
     if not result.ok then fail("nginx", "nginx does not reload: " .. last_lines(result.stdout, 3)) end
     ctx.target:run { "rm", "-f", marks(self.name) }
   end,
   undo = function(self, ctx, old)
     if old.ref then ctx.unstash(old.ref, path_of(self)) end
-    reload(ctx)
+    nginx.reload(ctx)
   end,
 })
 

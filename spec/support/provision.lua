@@ -21,11 +21,12 @@ function provision.args(server, opts)
     quote(opts.url or server.url), server.key, opts.more or "")
 end
 
--- The one warning of a machine that is smaller than the tier; with it the exit is 3.
+-- Warnings of a machine that is smaller than the tier, and of a tool that is ports alone;
+-- with them the exit is 3.
 function provision.fine(result)
   local warnings = result.last and result.last.warnings or {}
   for _, text in ipairs(warnings) do
-    if not text:find("smaller than its tier", 1, true) then return false, text end
+    if not text:find("smaller than its tier", 1, true) and not text:find("there is no stack for", 1, true) then return false, text end
   end
   return result.exit == (#warnings > 0 and 3 or 0) and result.last.status == "done",
     ("exit %d with %d warnings\n%s\n%s"):format(result.exit, #warnings, result.last and result.last.message or "", result.err)

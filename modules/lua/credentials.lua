@@ -1,0 +1,62 @@
+-- credentials.lua: the one store of what was minted for a server, a root-only file on it.
+-- What is in it is used, what is absent is minted, written, then used. Nothing is changed.
+
+local credentials = {}
+
+credentials.dir = "/opt/letsbe/env"
+credentials.path = credentials.dir .. "/credentials.env"
+
+-- credentials.key(tool, name) -> its name in the store, where each tool has a prefix
+function credentials.key(tool, name)
+  local prefix = tool:upper():gsub("-", "_") .. "_"
+  return name:sub(1, #prefix) == prefix and name or prefix .. name
+end
+
+local function missing(self, have)
+  local list = {}
+  for _, spec in ipairs(self.secrets) do
+    local key = credentials.key(self.tool, spec.name)
+    if not have[key] then list[#list + 1] = { key = key, spec = spec } end
+  end
+  return list
+end
+
+local function names_of(list)
+  local names = {}
+  for i, item in ipairs(list) do names[i] = item.key end
+  return table.concat(names, ", ")
+end
+
+-- credentials.present { tool, secrets }: the store holds these secrets of the tool, each
+-- { name, kind, bytes?, length?, alphabet? }.
+credentials.present = resource("credentials.present", {
+  args = { tool = "string", secrets = "table" },
+  id = function(self) return self.tool end,
+  probe = function(self, ctx)
+    local list = missing(self, ctx.secrets_of(credentials.path) or {})
+    if #list == 0 then return done() end
+    return pending(("mint %s into %s"):format(names_of(list), credentials.path))
+  end,
+  intent = function(self) return ("mint %s into %s"):format(names_of(missing(self, {})), credentials.path) end,
+  apply = function(self, ctx)
+    local all = ctx.secrets_of(credentials.path) or {}
+    for _, item in ipairs(missing(self, all)) do all[item.key] = stack.mint(item.spec, item.key) end
+    local values = {}
+    for i, key in ipairs(sorted_keys(all)) do values[i] = { name = key, value = all[key] } end
+    ctx.target:run(("mkdir -p -m 0755 /opt/letsbe && mkdir -p %s && chmod 0700 %s"):format(credentials.dir, credentials.dir))
+    ctx.target:put(credentials.path, ctx.render("stack/credentials.env", { values = values }),
+      { mode = "0600", owner = "root", group = "root" })
+  end,
+})
+
+-- credentials.of(ctx, tool, secrets) -> { NAME = secret }, by the tool's own names
+function credentials.of(ctx, tool, secrets)
+  local have, all = ctx.secrets_of(credentials.path) or {}, {}
+  for _, spec in ipairs(secrets) do
+    local key = credentials.key(tool, spec.name)
+    all[spec.name] = have[key] or fail("key", ("%s has no %s yet"):format(credentials.path, key))
+  end
+  return all
+end
+
+return credentials
