@@ -1,7 +1,6 @@
 -- display.lua: what a person or a program sees of a run: live lines, plain lines, or JSON
 -- lines. Results go to stdout, messages to stderr; all of it passes the masker.
 local host = require "host"
-local json = require "json"
 local util = require "lb.util"
 
 local display = {}
@@ -14,6 +13,7 @@ local colors = { red = 31, green = 32, yellow = 33, dim = 2, bold = 1 }
 function display.new(options, many)
   local self = setmetatable({ options = options, many = many, seq = 0, width = 14 }, display)
   self.json = options.json
+  display.last = self
   self.verbose = options.verbose or 0
   local color = options.color or "auto"
   local plain = host.getenv("NO_COLOR") or host.getenv("TERM") == "dumb"
@@ -43,7 +43,18 @@ function display:line(data)
   self.seq = self.seq + 1
   if self.seq == 1 then data.schema = schema end
   data.ts, data.seq = host.now(), self.seq
-  host.write("out", json.encode(data) .. "\n")
+  host.write("out", util.json(data) .. "\n")
+end
+
+-- The end of a command that is no run: one line of text, or the summary of --json.
+function display.result(options, text, summary)
+  if not options.json then
+    host.write("out", text .. "\n")
+  else
+    summary.type, summary.message = "summary", summary.message or text
+    local self = display.last or display.new(options)
+    self:line(summary)
+  end
 end
 
 local function prefix(self, run)
@@ -52,7 +63,7 @@ end
 
 function display:begin_step(run, step)
   self.current = { run = run, step = step, since = host.monotonic() }
-  self.width = math.max(self.width, #step.name)
+  self.width = math.min(60, math.max(self.width, #step.name)) -- a format takes no more than 99
   if self.live and not self.ticker then
     self.ticker = host.task(function()
       while host.sleep(0.2) do

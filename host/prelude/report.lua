@@ -19,7 +19,7 @@ local function when(ts)
 end
 
 local function line(data)
-  host.write("out", json.encode(data) .. "\n")
+  host.write("out", util.json(data) .. "\n")
 end
 
 function report.runs(journal, options)
@@ -186,7 +186,7 @@ function report.describe(path, options)
     local p = book.params[name]
     local default = p.optional and " (optional)" or " (required)"
     if p.default ~= nil then
-      local text = type(p.default) == "table" and json.encode(json.array(p.default)) or tostring(p.default)
+      local text = type(p.default) == "table" and util.json(json.array(p.default)) or tostring(p.default)
       default = text ~= "" and (" (default %s)"):format(text) or " (optional)"
     end
     out("  %-22s %s%s%s", name, params.expects(p), default, p.description and "\n" .. (" "):rep(25) .. p.description or "")

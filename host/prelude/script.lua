@@ -113,6 +113,17 @@ local function step(def)
     error(("step '%s' has neither resources nor apply"):format(def.name), 2)
   end
   s.resources = def.resources or {}
+  if #s.resources == 0 and not def.apply and def.verify then
+    error(("step '%s' has a verify, but nothing to verify"):format(def.name), 2)
+  end
+  if not def.apply then
+    for _, field in ipairs { "probe", "before", "undo", "intent" } do
+      if def[field] then
+        error(("step '%s' has %s without apply: its resources bring their own"):format(def.name, field), 2)
+      end
+    end
+  end
+  util.length(s.resources, ("step '%s': resources"):format(def.name))
   local seen = {}
   for i, r in ipairs(s.resources) do
     if getmetatable(r) ~= resource_meta then
@@ -215,7 +226,13 @@ function script.environment(closure)
   env.sorted_keys = util.keys
   env.parallel = parallel
   env.sleep = function(seconds) return util.check(host.sleep(util.duration(seconds))) end
-  env.fail = function(code, message, fields) util.raise(code, message, fields) end
+  env.fail = function(code, message, fields)
+    expect_type("fail: code", code, "string", 2)
+    expect_type("fail: message", message, "string", 2)
+    expect_type("fail: fields", fields, "table?", 2)
+    if fields and fields.exit ~= nil then error("fail: the code decides the exit status", 2) end
+    util.raise(code, message, fields)
+  end
 
   local function load_file(name)
     local text = closure:read(name)
@@ -302,13 +319,23 @@ function script.steps(book, values, closure)
     if not fine then error(located(result, closure), 0) end
     list = result
   end
-  if type(list) ~= "table" then util.raise("runbook", "steps is not a list") end
+  local file = closure.paths[closure.main] or closure.main
+  if type(list) ~= "table" then
+    util.raise("runbook", ("%s: steps is not a list but a %s"):format(file, type(list)))
+  end
+  local whole, hole = pcall(util.length, list, file .. ": steps")
+  if not whole then util.raise("runbook", hole) end
+  for k in pairs(list) do
+    if math.type(k) ~= "integer" then
+      util.raise("runbook", ("%s: steps is a list, and has no field '%s'"):format(file, tostring(k)))
+    end
+  end
   local seen = {}
   for i, s in ipairs(list) do
     if getmetatable(s) ~= step_meta then
-      util.raise("runbook", ("steps[%d] is not made by step{...}"):format(i))
+      util.raise("runbook", ("%s: steps[%d] is not made by step{...} but a %s"):format(file, i, type(s)))
     end
-    if seen[s.name] then util.raise("runbook", ("two steps are called '%s'"):format(s.name)) end
+    if seen[s.name] then util.raise("runbook", ("%s: two steps are called '%s'"):format(file, s.name)) end
     seen[s.name] = true
   end
   return list

@@ -8,9 +8,9 @@ local shell = {}
 shell.__index = shell
 
 local output_limit = 16 * 1024 * 1024
-local preamble = "LC_ALL=C; export LC_ALL; unset HISTFILE LANGUAGE; umask 022; " ..
+shell.preamble = "LC_ALL=C; export LC_ALL; unset HISTFILE LANGUAGE; umask 022; " ..
   "PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin; export PATH; " ..
-  "DEBIAN_FRONTEND=noninteractive; export DEBIAN_FRONTEND\n"
+  "DEBIAN_FRONTEND=noninteractive; export DEBIAN_FRONTEND; "
 
 local function lost(err, what)
   if type(err) == "table" and err.code == "timeout" then
@@ -35,7 +35,7 @@ end
 -- prints before the first frame is thrown away.
 function shell.open(conn, command)
   local self = setmetatable({ stream = conn:open(command), pending = "" }, shell)
-  local ok, err = self.stream:write(preamble)
+  local ok, err = self.stream:write(shell.preamble .. "\n")
   if not ok then lost(err, "opening a shell") end
   self:run("true", { timeout = 20 })
   return self
@@ -54,8 +54,8 @@ function shell:run(command, options)
   local stop = host.monotonic() + wait
   self.busy = true
   local what = "the command '" .. command:sub(1, 60):gsub("%s+", " ") .. "'"
-  local text = ("( eval %s ) </dev/null; printf '\\n%s %%d\\n' \"$?\"; printf '\\n%s\\n' >&2\n")
-    :format(util.quote(command), nonce, nonce)
+  local text = ("echo %s:; echo %s: >&2; ( eval %s ) </dev/null; printf '\\n%s %%d\\n' \"$?\"; printf '\\n%s\\n' >&2\n")
+    :format(nonce, nonce, util.quote(command), nonce, nonce)
   local fine, result = pcall(self.exchange, self, text, nonce, stop, what)
   self.busy = false
   if not fine then
@@ -69,10 +69,9 @@ function shell:exchange(text, nonce, stop, what)
   local ok, err = shell.patient(self.stream, "write", text, math.max(1, stop - host.monotonic()))
   if not ok then lost(err, what) end
   local parts = { out = {}, err = {} }
-  local tails = { out = "\n", err = "\n" }
+  local tails = { out = "", err = "" }
   local size = 0
-  local status
-  local marks = { out = "\n" .. nonce .. " (%d+)\n$", err = "\n" .. nonce .. "\n$" }
+  local marks = { out = "\n" .. nonce .. " (%d+)\n", err = "\n" .. nonce .. "\n" }
   local done = {}
   while not (done.out and done.err) do
     local left = stop - host.monotonic()
@@ -85,16 +84,21 @@ function shell:exchange(text, nonce, stop, what)
       util.raise("too_large", what .. " printed more than 16 MiB; use a job or a file")
     end
     parts[kind][#parts[kind] + 1] = data
-    tails[kind] = (tails[kind] .. data):sub(-(#nonce + 16))
-    local hit = tails[kind]:match(marks[kind])
-    if hit then
-      done[kind] = true
-      if kind == "out" then status = tonumber(hit) end
-    end
+    -- A child left in the background may print after the mark: it need not stand last.
+    local tail = tails[kind] .. data
+    done[kind] = done[kind] or tail:find(marks[kind]) ~= nil
+    tails[kind] = tail:sub(-(#nonce + 16))
   end
   local out, errors = table.concat(parts.out), table.concat(parts.err)
-  out = out:sub(1, -(#nonce + #tostring(status) + 4))
-  return { status = status, out = out, err = errors:sub(1, -(#nonce + 3)) }
+  -- What a child of an earlier command printed in between stands before the first mark.
+  local function cut(all, mark)
+    local _, before = all:find(nonce .. ":\n", 1, true)
+    local after, _, status = all:find(mark, before)
+    return all:sub(before + 1, after - 1), tonumber(status)
+  end
+  local result = { err = cut(errors, marks.err) }
+  result.out, result.status = cut(out, marks.out)
+  return result
 end
 
 return shell

@@ -222,6 +222,12 @@ function view:shell()
   return s
 end
 
+-- A path as one word that no command takes for an option or for its standard input.
+local function place(path)
+  if type(path) ~= "string" or path == "" then util.misuse("a path is a text that is not empty") end
+  return util.quote(path:sub(1, 1) == "-" and "./" .. path or path)
+end
+
 -- run{ "a", "b", stdin = x } and run({ "a", "b" }, { stdin = x }) are the same.
 local known = {
   stdin = true, timeout = true, ok = true, discard = true, env = true, cwd = true,
@@ -238,21 +244,26 @@ local function arguments(cmd, options)
   elseif type(cmd) == "string" then
     text = cmd
   else
-    error("a command is a list of words or a shell string, not a " .. type(cmd), 3)
+    util.misuse("a command is a list of words or a shell string, not a " .. type(cmd))
   end
   for k in pairs(merged) do
-    if not known[k] then error(("unknown option '%s' of a command"):format(tostring(k)) ..
-      util.did_you_mean(tostring(k), util.keys(known)), 3) end
+    if not known[k] then
+      util.misuse(("unknown option '%s' of a command"):format(tostring(k)) ..
+        util.did_you_mean(tostring(k), util.keys(known)))
+    end
   end
   local prefix = ""
   for _, name in ipairs(util.keys(merged.env or {})) do
     local value = merged.env[name]
     if type(value) ~= "string" or not name:match("^[%a_][%w_]*$") then
-      error(("env.%s: names are words and values strings; a secret goes by stdin"):format(name), 3)
+      util.misuse(("env.%s: names are words and values strings; a secret goes by stdin"):format(name))
     end
     prefix = prefix .. ("export %s=%s; "):format(name, util.quote(value))
   end
-  if merged.cwd then prefix = prefix .. "cd " .. util.quote(merged.cwd) .. " || exit 96; " end
+  if merged.cwd then prefix = prefix .. "cd " .. place(merged.cwd) .. " || exit 96; " end
+  if merged.ok ~= nil and type(merged.ok) ~= "table" then
+    util.misuse("ok is a list of exit statuses, such as { 0, 1 }")
+  end
   if merged.timeout then merged.timeout = util.duration(merged.timeout) end
   return prefix .. text, merged, text
 end
@@ -260,13 +271,15 @@ target.arguments = arguments
 
 -- A command on a channel of its own: for stdin, and while the shell is busy.
 function view:exec(command, options)
+  -- The same shell and surroundings as the framed one, whatever the login shell is.
+  command = "exec /bin/sh -c " .. util.quote(shell.preamble .. command)
   if self:needs_sudo() then
     self:require_root()
-    command = "exec sudo -n -H /bin/sh -c " .. util.quote(command)
+    command = command:gsub("^exec ", "exec sudo -n -H ")
   end
   local wait = options.timeout or 60
   local stop = host.monotonic() + wait
-  local stream = self.conn:open("PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; LC_ALL=C; export PATH LC_ALL; " .. command)
+  local stream = self.conn:open(command)
   local function guard(value, err)
     if value ~= nil then return value, err end
     stream:close()
@@ -334,7 +347,7 @@ function view:run(cmd, options)
 end
 
 function view:read(path)
-  local q = util.quote(path)
+  local q = place(path)
   local result = self:try(("if [ -e %s ] || [ -L %s ]; then cat -- %s; else exit 44; fi"):format(q, q, q),
     { ok = { 0, 44 } })
   if result.status == 44 then return nil end
@@ -358,7 +371,7 @@ local kinds = {
   ["symbolic link"] = "link", socket = "socket", fifo = "fifo",
 }
 function view:stat(path)
-  local q = util.quote(path)
+  local q = place(path)
   local result = self:try(("if [ -e %s ] || [ -L %s ]; then stat -c '%%F|%%a|%%U|%%G|%%s|%%Y' -- %s; else exit 44; fi")
     :format(q, q, q), { ok = { 0, 44 } })
   if result.status == 44 then return nil end
@@ -374,7 +387,7 @@ function view:stat(path)
 end
 
 function view:exists(path)
-  return self:try("test -e " .. util.quote(path), { ok = { 0, 1 } }).status == 0
+  return self:try("test -e " .. place(path), { ok = { 0, 1 } }).status == 0
 end
 
 -- view:put(path, bytes or secret, { mode, owner, group }): beside the file under a
@@ -383,16 +396,16 @@ function view:put(path, content, options)
   options = options or {}
   for k in pairs(options) do
     if k ~= "mode" and k ~= "owner" and k ~= "group" then
-      error(("unknown option '%s' of put"):format(tostring(k)), 2)
+      util.misuse(("unknown option '%s' of put"):format(tostring(k)))
     end
   end
   local mode = options.mode or "0644"
-  if not mode:match("^[0-7]?[0-7][0-7][0-7]$") then error("mode is octal, such as \"0644\"", 2) end
+  if not mode:match("^[0-7]?[0-7][0-7][0-7]$") then util.misuse("mode is octal, such as \"0644\"") end
   local owner = options.owner
   if options.group then owner = (owner or "") .. ":" .. options.group end
   local q = util.quote
   local script = table.concat({
-    "umask 077; p=" .. q(path),
+    "umask 077; p=" .. place(path),
     'd=${p%/*}; [ "$d" = "$p" ] && d=.; [ -n "$d" ] || d=/',
     't=$(mktemp "$d/.lbrun.XXXXXXXX") || exit 90; trap \'rm -f "$t"\' EXIT',
     'cat >"$t" || exit 92',

@@ -1,5 +1,7 @@
 -- util.lua: small helpers of the prelude: typed errors, quoting, durations, names.
 -- It does not talk to targets, journal or terminal.
+local json = require "json"
+
 local util = {}
 
 -- Errors that decide an exit code. `code` is stable, `message` one line, the rest free.
@@ -26,13 +28,36 @@ function util.raise(code, message, fields)
   error(util.error(code, message, fields), 0)
 end
 
+-- A mistake of the runbook that called the prelude: raised with the runbook's own file
+-- and line, however deep in the prelude it was noticed.
+function util.misuse(message)
+  local level = 2
+  while true do
+    local at = debug.getinfo(level, "Sl")
+    if not at then error(message, 0) end
+    if at.currentline > 0 and not at.short_src:match("^lb/") then
+      error(("%s:%d: %s"):format(at.short_src, at.currentline, message), 0)
+    end
+    level = level + 1
+  end
+end
+
 -- Any value that was raised, as a table with code and message. A plain string is a
 -- script's own error(): its position is part of the text.
 function util.as_error(value)
-  if type(value) == "table" and rawget(value, "code") and rawget(value, "message") then
+  if type(value) == "string" then return util.error("script", value) end
+  if type(value) ~= "table" then
+    return util.error("script", value == nil and "an error without a text" or tostring(value))
+  end
+  local code, message, exit = rawget(value, "code"), rawget(value, "message"), rawget(value, "exit")
+  if type(code) == "string" and type(message) == "string" and (exit == nil or math.type(exit) == "integer") then
     return value
   end
-  return util.error("script", tostring(value))
+  local fine, text = pcall(tostring, value)
+  if not fine or text:match("^table: 0x") then
+    text = type(message) == "string" and message or "an error that is a table without code and message"
+  end
+  return util.error("script", text)
 end
 
 -- util.check(value, err): raise what a native call returned as nil, err.
@@ -51,24 +76,64 @@ function util.exit_of(err)
   return err.exit or exits[err.code] or 1
 end
 
+-- JSON of what a command or a script printed: a NUL, and a byte that is no UTF-8, become
+-- U+FFFD.
+local function readable(value)
+  if type(value) == "string" then
+    value = value:gsub("%z", "\u{FFFD}")
+    local from = 1
+    local parts = {}
+    while true do
+      local _, bad = utf8.len(value, from)
+      if not bad then break end
+      parts[#parts + 1] = value:sub(from, bad - 1) .. "\u{FFFD}"
+      from = bad + 1
+    end
+    return from == 1 and value or table.concat(parts) .. value:sub(from)
+  end
+  if type(value) ~= "table" then return value end
+  local copy = {}
+  for k, v in pairs(value) do copy[readable(k)] = readable(v) end
+  return getmetatable(value) ~= nil and json.array(copy) or copy
+end
+
+function util.json(data)
+  local fine, text = pcall(json.encode, data)
+  return fine and text or util.check(json.encode(readable(data)))
+end
+
 -- POSIX single quotes: nothing inside them is special but the quote itself.
 function util.quote(text)
   text = tostring(text)
-  if text:find("\0", 1, true) then error("a shell word cannot hold a NUL byte", 2) end
+  if text:find("\0", 1, true) then util.misuse("a shell word cannot hold a NUL byte") end
   if text ~= "" and not text:find("[^%w@%%_%-+=:,./]") then return text end
   return "'" .. text:gsub("'", [['\'']]) .. "'"
 end
 
+-- The length of a list; raises where nil made a hole in it, which ipairs would take for
+-- its end.
+function util.length(list, what)
+  local n = 0
+  for k in pairs(list) do
+    if math.type(k) == "integer" then n = n + 1 end
+  end
+  for i = 1, n do
+    if list[i] == nil then util.misuse(("%s: item %d is nil"):format(what, i)) end
+  end
+  return n
+end
+
 function util.argv(list)
   local words = {}
+  util.length(list, "the command")
   for i, word in ipairs(list) do
     if type(word) ~= "string" and type(word) ~= "number" then
-      error(("argument %d of the command is a %s, not a string (a secret goes by stdin)")
-        :format(i, type(word)), 2)
+      util.misuse(("argument %d of the command is a %s, not a string (a secret goes by stdin)")
+        :format(i, type(word)))
     end
     words[i] = util.quote(word)
   end
-  if #words == 0 then error("an empty command", 2) end
+  if #words == 0 then util.misuse("an empty command") end
   return table.concat(words, " ")
 end
 
@@ -145,6 +210,10 @@ function util.window(half)
       dropped = dropped + #tail - half
       tail = tail:sub(-half)
     end
+  end
+  function w.skip(bytes)
+    dropped = dropped + #tail + bytes
+    tail = ""
   end
   function w.text()
     local cut = dropped
