@@ -1,4 +1,5 @@
 -- context.lua: the ctx that a probe, an apply or an undo is given. It decides nothing.
+local json = require "json"
 local ssh = require "ssh"
 local template = require "template"
 local crypto = require "crypto"
@@ -15,7 +16,11 @@ local function facade(run, view, step, effect)
   local f = {}
   for name, method in pairs(getmetatable(view).__index) do
     if name ~= "exec" and name ~= "shell" and name ~= "needs_sudo" and name ~= "require_root" then
-      f[name] = function(_, ...) return method(view, ...) end
+      local acts = effect and (name == "run" or name == "try" or name == "put")
+      f[name] = function(_, ...)
+        if acts then require("lb.engine").touch(run, step, effect) end
+        return method(view, ...)
+      end
     end
   end
   f.url = view.conn.url
@@ -26,20 +31,21 @@ local function facade(run, view, step, effect)
     local names = { name = true, timeout = true, progress = true, ok = true, env = true, cwd = true }
     for k in pairs(options) do
       if not names[k] then
-        error(("unknown option '%s' of job%s"):format(tostring(k), k == "stdin" and
-          ": a command that is given input is not a job, use run" or ""), 2)
+        util.misuse(("unknown option '%s' of job%s"):format(tostring(k), k == "stdin" and
+          ": a command that is given input is not a job, use run" or ""))
       end
     end
     local target = require "lb.target"
     local command, _, shown = target.arguments(cmd, { env = options.env, cwd = options.cwd })
-    if not effect then error("a job belongs to an apply or an undo, not to a probe", 2) end
+    if not effect then util.misuse("a job belongs to an apply or an undo, not to a probe") end
+    require("lb.engine").touch(run, step, effect)
     effect.jobs = effect.jobs or {}
     local id = job.id(run.id, step.name, effect.id, effect.attempt, options.name or tostring(#effect.jobs + 1))
     effect.jobs[#effect.jobs + 1] = { id = id, view = view }
     run:event("job.start", { step = step.name, effect = effect.id, job = id })
     job.start(view, id, command)
     local result = job.wait(view, id, {
-      timeout = options.timeout or step.timeout,
+      timeout = options.timeout or step.timeout, whole = options.progress ~= nil,
       progress = function(line)
         run.display:detail(run, line)
         if options.progress then options.progress(line) end
@@ -106,7 +112,7 @@ function context.new(run, step, effect, planning)
 
   function ctx.source(path)
     local text = run.closure:read("templates/" .. path)
-    if not text then error(("there is no templates/%s"):format(path), 2) end
+    if not text then util.misuse(("there is no templates/%s"):format(path)) end
     return text
   end
   function ctx.render(path, vars, options)
@@ -120,7 +126,8 @@ function context.new(run, step, effect, planning)
 
   function ctx.state_get(key) return run.state[key] end
   function ctx.state_set(key, value)
-    if planning then error("a plan keeps no state", 2) end
+    if planning then util.misuse("a plan keeps no state") end
+    util.check(json.encode { key = key, value = value })
     run.state[key] = value
     run:event("state", { key = key, value = value })
   end
@@ -156,7 +163,7 @@ function context.new(run, step, effect, planning)
     for i, c in ipairs(run.extra) do
       if c.url == url and not c.closed then chosen = i end
     end
-    if not chosen then error(("switch(%s): first prove that path with reconnect"):format(path), 2) end
+    if not chosen then util.misuse(("switch(%s): first prove that path with reconnect"):format(path)) end
     local old = run.conn
     run.conn = table.remove(run.extra, chosen)
     access.record(run, run.conn, run.conn:facts())
@@ -171,7 +178,7 @@ function context.new(run, step, effect, planning)
     return run.conn and run.conn.session and access.identities(run) or nil
   end
   function ctx.child(options)
-    if planning or not effect then error("a child run is started by an apply", 2) end
+    if planning or not effect then util.misuse("a child run is started by an apply") end
     return require("lb.engine").child(run, step, effect, options)
   end
 

@@ -2,9 +2,12 @@
 -- is made atomically and holds the command, its output, and its exit status; the process
 -- that runs it is a session of its own. It decides nothing about steps.
 local host = require "host"
+local crypto = require "crypto"
 local util = require "lb.util"
 
 local job = {}
+
+local chunk, half = 262144, 65536
 
 -- Where a view keeps its files on the target.
 function job.state_dir(view)
@@ -12,8 +15,11 @@ function job.state_dir(view)
   return view.conn:facts().home .. "/.local/state/lbrun"
 end
 
+-- One part of a directory's name: without the dot that stands between parts, and short
+-- enough that four of them are a file name.
 local function clean(text)
-  return (text:gsub("[^%w._-]", function(c) return ("%%%02X"):format(c:byte()) end))
+  local word = text:gsub("[^%w_-]", function(c) return ("%%%02X"):format(c:byte()) end)
+  return #word <= 56 and word or word:sub(1, 31) .. "~" .. crypto.sha256(text):sub(1, 24)
 end
 
 -- job.prefix(run [, step]): what the ids of its jobs begin with.
@@ -24,6 +30,14 @@ end
 function job.id(run, step, effect, attempt, name)
   return job.prefix(run, step) .. clean(effect) .. "." .. attempt .. (name and "." .. clean(name) or "")
 end
+
+-- `meta` is linked into place once: by the process of the job, or by who gives it up. So
+-- a job that was seen as not started never starts later.
+local void_script = [[
+[ -e meta ] || { echo void >void; ln void meta 2>/dev/null; }
+boot=
+read -r boot pid start <meta 2>/dev/null
+[ "${boot:-void}" = void ] && ]]
 
 local start_script = [[
 umask 077
@@ -37,21 +51,21 @@ if mkdir "$id" 2>/dev/null; then
     # Its block is taken now: the status can be written when the disk is full.
     printf "%%-4s\n" "" >status.tmp; sync status.tmp
     echo "$(cat /proc/sys/kernel/random/boot_id) $$ $(sed "s/.*) //" /proc/$$/stat | cut -d" " -f20)" >meta.tmp
-    sync meta.tmp; mv meta.tmp meta || exit 1
+    sync meta.tmp; ln meta.tmp meta || exit 1
     (umask 022; LC_ALL=C DEBIAN_FRONTEND=noninteractive exec sh ./command) >out 2>err </dev/null
     printf "%%-4s\n" $? 1<>status.tmp; sync out err status.tmp; mv status.tmp status; sync .
   ' sh "$id" >/dev/null 2>&1 </dev/null &
 fi
 i=0
 while [ ! -e "$id/meta" ] && [ $i -lt 100 ]; do sleep 0.05; i=$((i + 1)); done
-[ -e "$id/meta" ] || exit 91
-]]
+cd "$id" || exit 91
+]] .. void_script .. "exit 91\ntrue\n"
 
 -- One look at a job, which waits on the target for up to two seconds for it to end.
 -- Prints: state, status, sizes, then the next part of its output.
 local poll_script = [[
 cd %s/jobs/%s 2>/dev/null || { echo gone; exit 0; }
-read -r boot pid start <meta 2>/dev/null || { echo empty; exit 0; }
+]] .. void_script .. [[{ echo empty; exit 0; }
 alive() {
   [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] || return 1
   [ "$start" = "$(sed 's/.*) //' /proc/$pid/stat 2>/dev/null | cut -d' ' -f20)" ]
@@ -64,12 +78,12 @@ elif [ -e status ]; then state=done
 elif [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ]; then state=died
 else state=rebooted; fi
 echo "$state $(cut -d" " -f1 status 2>/dev/null || echo -) $(wc -c <out 2>/dev/null || echo 0) $(wc -c <err 2>/dev/null || echo 0)"
-tail -c +%d out 2>/dev/null | head -c 65536
+tail -c +%d out 2>/dev/null | head -c %d
 ]]
 
 local function poll(view, id, offset, ticks)
   local base = job.state_dir(view)
-  local result = view:try(poll_script:format(util.quote(base), util.quote(id), ticks, offset + 1),
+  local result = view:try(poll_script:format(util.quote(base), util.quote(id), ticks, offset + 1, chunk),
     { timeout = 60 })
   local line, rest = result.stdout:match("^([^\n]*)\n(.*)$")
   local state, status, out, err = (line or ""):match("^(%a+) ?(%S*) ?(%d*) ?(%d*)")
@@ -79,21 +93,28 @@ local function poll(view, id, offset, ticks)
   return { state = state, status = tonumber(status), out = tonumber(out), err = tonumber(err) }, rest or ""
 end
 
--- job.wait(view, id, { timeout, progress, quiet }) -> { status, stdout, stderr } with the
--- first and last 64 KiB of each; raises job_lost when it died or the server rebooted.
+-- job.wait(view, id, { timeout, progress, whole, on_interrupt }) -> { status, stdout,
+-- stderr } with the first and last 64 KiB of each; raises job_lost when it died or the
+-- server rebooted. `whole`: progress sees every line, however many.
 function job.wait(view, id, options)
   options = options or {}
   local stop = options.timeout and host.monotonic() + util.duration(options.timeout)
-  local window, offset, partial = util.window(65536), 0, ""
-  local told
+  local window, offset, partial = util.window(half), 0, ""
+  local told, behind
   while true do
-    local seen, text = poll(view, id, offset, 20)
+    local seen, text = poll(view, id, offset, behind and 0 or 20)
     if host.interrupted() > 0 and not told then
       told = true
       if options.on_interrupt then options.on_interrupt() end
     end
     offset = offset + #text
     window.add(text)
+    behind = #text == chunk
+    -- What nobody will see is not fetched: only the first and the last of it is kept.
+    if behind and not options.whole and seen.out - offset > chunk then
+      window.skip(seen.out - offset - half)
+      offset, partial = seen.out - half, ""
+    end
     if options.progress and text ~= "" then
       partial = partial .. text
       local whole, rest = partial:match("^(.*\n)([^\n]*)$")
