@@ -42,9 +42,14 @@ local function pinned(run)
 end
 
 function access.check(run, conn, pins)
-  local facts = conn:facts()
+  local fine, facts = pcall(conn.facts, conn)
+  if not fine then
+    conn:close()
+    error(facts, 0)
+  end
   if not pins then return facts end
   if pins.machine_id and pins.machine_id ~= "" and facts.machine_id ~= pins.machine_id then
+    conn:close()
     util.raise("identity", ("%s is not the same server: its machine-id is %s, this target was pinned to %s. "
       .. "If it was reinstalled on purpose, name its new key: -t '%s?fingerprint=SHA256:...'")
       :format(conn.url, facts.machine_id, pins.machine_id, run.spec.url))

@@ -36,7 +36,7 @@ function lock.alive(journal, row)
 end
 
 local take_script = [[
-umask 077; d=%s; run=%s
+umask 077; d=%s; run=%s; ended=%s
 t=
 for i in 1 2 3; do # another run may take its empty folder away
   mkdir -p "$d" && chmod 700 "$d" && t=$(mktemp -d "$d/.lock.XXXXXX") && break
@@ -47,13 +47,18 @@ printf '%%s\n' "$run" >"$t/run"
 i=0
 while ! mv -T "$t" "$d/lock" 2>/dev/null; do
   held=$(cat "$d/lock/run" 2>/dev/null)
-  if [ "$held" = "$run" ] && [ $i -lt 3 ]; then
-    rm -rf "$d/lock"; i=$((i + 1)); continue
+  # A lock appears whole and is moved away whole: without its run it is what is left of one.
+  if [ $i -lt 3 ] && case $held in "$run" | "" | "$ended") : ;; *) false ;; esac; then
+    i=$((i + 1))
+    [ -n "$held" ] || sleep 0.2
+    mv -T "$d/lock" "$t.gone" 2>/dev/null || continue
+    # Another run may have taken it since it was read: that one gets it back.
+    [ "$(cat "$t.gone/run" 2>/dev/null)" = "$held" ] || { mv -T "$t.gone" "$d/lock" 2>/dev/null && continue; }
+    rm -rf "$t.gone"; continue
   fi
-  [ $i -lt 3 ] || [ -n "$held" ] || exit 93
-  if [ -z "$held" ]; then i=$((i + 1)); sleep 0.1; continue; fi
+  [ -n "$held" ] || { rm -rf "$t"; exit 93; }
   echo "$(($(date +%%s) - $(stat -c %%Y "$d/lock/owner" 2>/dev/null || date +%%s)))"
-  cat "$d/lock/owner"; rm -rf "$t"; exit 75
+  printf '%%s\n' "$held"; cat "$d/lock/owner" 2>/dev/null; rm -rf "$t"; exit 75
 done
 ]]
 
@@ -79,16 +84,26 @@ function lock.take(run)
   run.heart = host.task(lock.beat, run)
 end
 
-function lock.take_target(run, owner)
+-- A run that has ended, by this journal, but could not reach its server to say so.
+local function has_ended(run, id)
+  local row = id and run.journal:run(id)
+  local status = row and row.id == id and row.status
+  return status == "done" or status == "undone" or status == "abandoned" or status == "refused"
+end
+
+function lock.take_target(run, owner, ended)
   owner = owner or owner_of(run)
   local view = run:view()
   local result = view:try(take_script:format(util.quote(job.state_dir(view)), util.quote(run.root_id),
-    util.quote(json.encode(owner))), { ok = { 0, 75 } })
+    util.quote(ended or run.root_id), util.quote(json.encode(owner))), { ok = { 0, 75 } })
   if result.status == 75 then
-    local age, text = result.stdout:match("^(%-?%d+)\n(.*)$")
-    local holder = json.decode(text or "") or {}
+    local age, id, text = result.stdout:match("^(%-?%d+)\n([^\n]*)\n(.*)$")
+    local fine, holder = pcall(json.decode, text or "")
+    holder = fine and type(holder) == "table" and holder or {}
+    holder.run = id
+    if not ended and has_ended(run, holder.run) then return lock.take_target(run, owner, holder.run) end
     refuse(run, holder, ("last sign of life %s ago by the server's clock, from %s"):format(
-      util.show_seconds(tonumber(age) or 0), holder.host or "an unknown machine"))
+      util.show_seconds(math.max(0, tonumber(age) or 0)), holder.host or "an unknown machine"))
   elseif result.status ~= 0 then
     util.raise("lock", ("no lock can be made in %s on %s: %s"):format(job.state_dir(view), run.spec.url,
       util.last_lines(result.stderr, 1)))
@@ -105,7 +120,7 @@ function lock.beat(run)
     if conn and not conn.closed then
       pcall(function()
         local view = run:view()
-        view:try(("touch %s/lock/owner"):format(util.quote(job.state_dir(view))), { timeout = 20 })
+        view:try(("touch %s/lock/owner"):format(util.quote(job.state_dir(view))), { timeout = 20, discard = true })
       end)
     end
   end
@@ -121,8 +136,8 @@ function lock.drop(run, keep)
       local base = job.state_dir(view)
       local dir = util.quote(base .. "/lock")
       -- A run that was refused leaves nothing, not even the folder.
-      view:try(("[ \"$(cat %s/run 2>/dev/null)\" = %s ] && rm -rf %s && rmdir %s 2>/dev/null; true"):format(dir,
-        util.quote(run.root_id), dir, util.quote(base)), { timeout = 20 })
+      view:try(("[ \"$(cat %s/run 2>/dev/null)\" = %s ] && mv -T %s %s.gone && rm -rf %s.gone && rmdir %s 2>/dev/null; true"):format(
+        dir, util.quote(run.root_id), dir, dir, dir, util.quote(base)), { timeout = 20 })
     end)
   end
   run.journal:lease_drop(run.spec.url, run.root_id)
