@@ -192,7 +192,10 @@ function loader.resume(journal, row, fields)
   local secrets = {}
   local names = {}
   for name, p in pairs(book.params) do
-    if p.kind == "secret" and (not p.optional or journal:fingerprint(row.id, name)) then names[name] = p end
+    if p.kind == "secret" and (not p.optional or journal:fingerprint(row.id, name)) then
+      -- Optional at first, it is needed once the run has begun with it.
+      names[name] = setmetatable({ optional = false }, { __index = p })
+    end
   end
   if fields.parent then
     for name in pairs(names) do secrets[name] = fields.parent.secrets[name] end

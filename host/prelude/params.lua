@@ -215,6 +215,13 @@ function params.example(p, name)
   return name
 end
 
+local function secret_of(name, bytes)
+  if #bytes < 8 then
+    util.raise("key", ("parameter '%s': a secret of fewer than 8 characters is refused"):format(name))
+  end
+  return host.secret(name, bytes)
+end
+
 local function read_secret(name, value, stdin_taken)
   local bytes, err
   if value == "-" then
@@ -230,11 +237,7 @@ local function read_secret(name, value, stdin_taken)
       :format(name, name, name))
   end
   if not bytes then util.raise("key", ("parameter '%s': %s"):format(name, tostring(err))) end
-  bytes = bytes:gsub("\r?\n$", "")
-  if #bytes < 8 then
-    util.raise("key", ("parameter '%s': a secret of fewer than 8 characters is refused"):format(name))
-  end
-  return host.secret(name, bytes)
+  return secret_of(name, (bytes:gsub("\r?\n$", "")))
 end
 
 -- params.read(declared, given, file_values, { ask = bool }) -> values, secrets. given is
@@ -253,7 +256,7 @@ function params.read(declared, given, file_values, options)
       if type(value) ~= "string" then
         util.raise("params", ("parameter '%s'%s: expected a string"):format(name, source))
       end
-      secrets[name] = source == "" and read_secret(name, value, stdin_taken) or host.secret(name, value)
+      secrets[name] = source == "" and read_secret(name, value, stdin_taken) or secret_of(name, value)
       return
     end
     if value == json.null then return end
