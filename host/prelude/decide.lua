@@ -7,6 +7,7 @@ local access = require "lb.access"
 local context = require "lb.context"
 local engine = require "lb.engine"
 local lock = require "lb.lock"
+local display_of = require "lb.display"
 
 local decide = {}
 
@@ -38,20 +39,21 @@ end
 function decide.undo(run)
   local display = run.display
   local can, cannot = undo_list(run)
-  for _, row in ipairs(cannot) do
-    host.write("out", ("cannot be undone: %s %s\n"):format(row.step, row.effect))
+  local function tell(state, words, step, effect)
+    if display.json then display:line { type = "undo.effect", run = run.id, step = step, effect = effect, state = state }
+    else host.write("out", ("%s: %s %s\n"):format(words, step, effect)) end
   end
+  for _, row in ipairs(cannot) do tell("kept", "cannot be undone", row.step, row.effect) end
   if #can == 0 then
-    host.write("out", ("%s: nothing to undo\n"):format(run.id))
-    return #cannot > 0 and 3 or 0
+    local exit = #cannot > 0 and 3 or 0
+    display_of.result(run.options, run.id .. ": nothing to undo", { run = run.id, exit = exit })
+    return exit
   end
   if not run.options.yes then
     local answer = not run.options.no_input and host.isatty("in")
       and host.ask(("Undo %d effects of %s? Type yes: "):format(#can, run.id)) or nil
     if answer ~= "yes" then
-      for _, u in ipairs(can) do
-        host.write("out", ("would undo: %s %s\n"):format(u.row.step, u.row.effect))
-      end
+      for _, u in ipairs(can) do tell("would", "would undo", u.row.step, u.row.effect) end
       util.raise("approval", ("undo of %d effects needs a yes: lbrun undo %s --yes"):format(#can, run.id))
     end
   end
@@ -73,12 +75,16 @@ function decide.undo(run)
       run.output = nil
       if not ok then
         err = util.as_error(err)
+        -- The next try starts its commands anew; after a lost connection it finds them.
+        if err.code == "command" then engine.forget_jobs(effect) end
         run:event("undo.failed", { step = u.step.name, effect = effect.id, why = err.message })
         util.raise(err.code == "lost" and "connect" or "undo",
           ("undo of %s in step %s failed: %s"):format(effect.id, u.step.name, err.message), { exit = 6 })
       end
       util.check(run.journal:effect_end(run.id, u.step.name, effect.id, "undone", { output = window.text() }))
-      display:say(("  undone: %s %s"):format(u.step.name, effect.id))
+      engine.forget_jobs(effect)
+      if display.json then tell("undone", "undone", u.step.name, effect.id)
+      else display:say(("  undone: %s %s"):format(u.step.name, effect.id)) end
     end
   end)
   run.finished = true
@@ -86,13 +92,17 @@ function decide.undo(run)
   if run.conn then run.conn:close() end
   if not fine then error(failure, 0) end
   util.check(run.journal:run_set(run.id, { status = "undone", exit = exit }, "run.undone",
-    json.encode { undone = #can, kept = #cannot }))
-  host.write("out", ("%s: %d effects undone, %d cannot be undone\n"):format(run.id, #can, #cannot))
+    util.json { undone = #can, kept = #cannot }))
+  display_of.result(run.options, ("%s: %d effects undone, %d cannot be undone"):format(run.id, #can, #cannot),
+    { run = run.id, status = "undone", exit = exit, undone = #can, kept = #cannot })
   return exit
 end
 
--- decide.settle(journal, row, step, verdict, reason) -> exit
-function decide.settle(journal, row, step, verdict, reason)
+-- decide.settle(journal, row, step, verdict, reason, options) -> exit
+function decide.settle(journal, row, step, verdict, reason, options)
+  if row.status == "abandoned" or row.status == "undone" then
+    util.raise("usage", ("run %s is %s: there is nothing to settle"):format(row.id, row.status))
+  end
   local found
   for _, s in ipairs(util.check(journal:steps(row.id))) do
     if s.step == step then found = s end
@@ -120,16 +130,20 @@ function decide.settle(journal, row, step, verdict, reason)
       util.check(journal:effect_end(row.id, step, e.effect, "failed", { message = "settled by a person: " .. reason }))
     end
   end
-  local data = json.encode { verdict = verdict, reason = reason, by = host.user(), step = step }
+  local data = util.json { verdict = verdict, reason = reason, by = host.user(), step = step }
   local status = verdict == "redo" and "redo" or verdict == "fail" and "failed" or "settled"
   util.check(journal:step_set(row.id, step, { status = status, message = reason }, "step.settled", data))
   util.check(journal:run_set(row.id, { status = verdict == "fail" and "failed" or "parked" }, "run.settled", data))
-  host.write("out", ("%s: step %s settled as %s\nnext: lbrun resume %s\n"):format(row.id, step, verdict, row.id))
+  local top = row
+  while top.parent do top = util.check(journal:run(top.parent)) end
+  display_of.result(options, ("%s: step %s settled as %s\nnext: lbrun resume %s"):format(row.id, step, verdict, top.id),
+    { run = row.id, step = step, exit = 0, message = ("step %s settled as %s"):format(step, verdict),
+      next = "lbrun resume " .. top.id })
   return 0
 end
 
--- decide.abandon(journal, row, reason) -> exit. The leases go; what was done stays.
-function decide.abandon(run, journal, row, reason)
+-- decide.abandon(run, journal, row, reason, options) -> exit. The leases go; what was done stays.
+function decide.abandon(run, journal, row, reason, options)
   local pid = lock.alive(journal, row)
   if pid then
     util.raise("locked", ("run %s is running, process %d: interrupt it first"):format(row.id, pid))
@@ -148,8 +162,9 @@ function decide.abandon(run, journal, row, reason)
     end
   end
   util.check(journal:run_set(row.id, { status = "abandoned" }, "run.abandoned",
-    json.encode { reason = reason, by = host.user() }))
-  host.write("out", ("%s: abandoned; %s; what it did stays as it is (lbrun show %s)\n"):format(row.id, freed, row.id))
+    util.json { reason = reason, by = host.user() }))
+  display_of.result(options, ("%s: abandoned; %s; what it did stays as it is (lbrun show %s)"):format(row.id, freed, row.id),
+    { run = row.id, status = "abandoned", exit = 0 })
   return 0
 end
 

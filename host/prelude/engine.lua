@@ -75,7 +75,7 @@ end
 
 function run_methods:event(type, data)
   if self.journal and self.id then
-    util.check(self.journal:event(self.id, type, json.encode(data or {})))
+    util.check(self.journal:event(self.id, type, util.json(data or {})))
   end
   self.display:event(self, type, data or {})
 end
@@ -91,7 +91,7 @@ end
 function run_methods:step_event(step, status, type, data, message)
   util.check(self.journal:step_set(self.id, step.name, {
     idx = step.idx, status = status, class = step.class, title = step.title, message = message,
-  }, type, json.encode(data)))
+  }, type, util.json(data)))
   data.step = step.name
   self.display:event(self, type, data)
 end
@@ -131,7 +131,7 @@ local function barrier(run, step)
   if given ~= subject then
     util.raise("approval", ("step %s cannot be undone; %s. Go on with: lbrun resume %s --confirm %s"):format(
       step.name, given and ("'%s' is not '%s'"):format(given, subject) or "it needs a confirmation",
-      run.id, subject))
+      run.root_id, subject), { confirm = subject })
   end
   run.confirmed = true
   run:event("barrier.passed", { step = step.name, subject = subject })
@@ -140,8 +140,17 @@ end
 -- Jobs that an earlier attempt of this step has left: each is waited for, never repeated.
 local function settle_jobs(run, step, effect)
   if not run.conn then return end
-  local view = run:view()
-  for _, id in ipairs(job.list(view, job.prefix(run.id, step.name))) do
+  -- A step may have started jobs as root and as the login user.
+  local found = {}
+  for _, as_root in ipairs { false, true } do
+    local view = run.conn:view(as_root)
+    local other = as_root and not run.conn:is_root()
+    if not as_root or other and run.conn:facts().sudo then
+      for _, id in ipairs(job.list(view, job.prefix(run.id, step.name))) do found[#found + 1] = { view, id } end
+    end
+  end
+  for _, place in ipairs(found) do
+    local view, id = place[1], place[2]
     local state = job.state(view, id)
     run:event("job.found", { step = step.name, job = id, state = state })
     if state == "running" then
@@ -159,7 +168,7 @@ local function settle_jobs(run, step, effect)
   end
 end
 
-local function forget_jobs(effect)
+function engine.forget_jobs(effect)
   local by_view = {}
   for _, j in ipairs(effect.jobs or {}) do
     if not j.view.conn.closed then
@@ -192,9 +201,37 @@ local function doubt(step, effect, why)
     { effect = effect.id, why = why })
 end
 
+-- An apply that did nothing but start child runs may be entered again: each child is
+-- journaled, and ctx.child finds it.
+local function only_children(run, step, effect)
+  local place, found = ("%s/%s/"):format(step.name, effect.id), false
+  for _, child in ipairs(util.check(run.journal:children(run.id))) do
+    found = found or child.parent_step:sub(1, #place) == place
+  end
+  if not found then return false end
+  for _, event in ipairs(util.check(run.journal:events(run.id, {}))) do
+    if event.type == "effect.direct" then
+      local data = json.decode(event.data)
+      if data.step == step.name and data.effect == effect.id then return false end
+    end
+  end
+  return true
+end
+
+-- engine.touch(run, step, effect): its apply itself acts on the target.
+function engine.touch(run, step, effect)
+  if not effect.touched and (effect.children or 0) > 0 then
+    run:event("effect.direct", { step = step.name, effect = effect.id })
+  end
+  effect.touched = true
+end
+
 -- What the probe says now, with the rules for effects that have none.
 local function look(run, step, effect, row, ctx)
   local open = row and row.status == "open"
+  if open and not effect.probe and not effect.rerun and only_children(run, step, effect) then
+    return script.answer("pending", "goes on with its child run")
+  end
   if effect.settled == "redo" then
     return script.answer("pending", "to be done again, as a person decided")
   end
@@ -236,7 +273,7 @@ local function attempt(run, step, effect)
       util.check(journal:effect_end(run.id, step.name, effect.id, "done", {
         message = open and "found done by its probe after an interruption" or "found done by its probe" }))
       row.status = "done"
-      forget_jobs(effect)
+      engine.forget_jobs(effect)
       run.display:event(run, "effect.done", { step = step.name, effect = effect.id, found = true })
     end
     return row ~= nil
@@ -244,17 +281,21 @@ local function attempt(run, step, effect)
   if answer.state ~= "pending" then
     if not open then
       util.check(journal:effect_begin(run.id, step.name, effect.id, {
-        idx = effect.idx, resource = effect.resource, intent = json.encode { text = "" }, undoable = false }))
+        idx = effect.idx, resource = effect.resource, intent = util.json { text = "" }, undoable = false }))
     end
     doubt(step, effect, answer.text)
   end
   safe_place(run)
   barrier(run, step)
+  if effect.settled == "redo" then
+    -- The decision is used up: another crash puts the step in doubt again.
+    run:step_event(step, "open", "step.redo", { effect = effect.id })
+  end
   local before = effect.undoable and not row and effect.before and effect.before(ctx) or nil
   effect.attempt = util.check(journal:effect_begin(run.id, step.name, effect.id, {
     idx = effect.idx, resource = effect.resource, undoable = effect.undoable,
-    intent = json.encode { text = answer.text:sub(1, 65536) },
-    before = before and json.encode(before) or nil,
+    intent = util.json { text = answer.text:sub(1, 65536) },
+    before = before and util.check(json.encode(before)) or nil,
   }))
   run.effects[step.name] = run.effects[step.name] or {}
   run.effects[step.name][effect.id] = { status = "open", attempt = effect.attempt }
@@ -264,6 +305,7 @@ local function attempt(run, step, effect)
   run.output = window
   local fine, failure = pcall(function()
     local active = context.new(run, step, effect, false)
+    effect.children, effect.touched = 0, false -- a second attempt finds the children of the first
     effect.apply(active)
     verify(step, effect, active)
   end)
@@ -290,7 +332,7 @@ local function attempt(run, step, effect)
   end
   util.check(journal:effect_end(run.id, step.name, effect.id, "done", { output = window.text() }))
   run.effects[step.name][effect.id].status = "done"
-  forget_jobs(effect)
+  engine.forget_jobs(effect)
   run.display:event(run, "effect.done", { step = step.name, effect = effect.id })
   return not effect.pure
 end
@@ -330,7 +372,7 @@ local function perform(run, step, effect)
         end
         run:attach_output()
       end
-    elseif final[err.code] then
+    elseif final[err.code] and err.code ~= "key" then
       error(err, 0)
     else
       err.clean = is_clean(run, step, effect, err)
@@ -339,9 +381,9 @@ local function perform(run, step, effect)
         util.check(run.journal:effect_end(run.id, step.name, effect.id, "failed", {
           output = err.output, message = err.message }))
         row.status = "failed"
-        forget_jobs(effect)
+        engine.forget_jobs(effect)
       end
-      local wait = step.retry[retries + 1]
+      local wait = err.code ~= "key" and step.retry[retries + 1]
       if not wait then error(err, 0) end
       retries = retries + 1
       run:event("step.retry", { step = step.name, after = wait, attempt = retries, why = err.message })
@@ -399,6 +441,7 @@ local function load_rows(run)
     run.effects[row.step][row.effect] = row
   end
   for _, row in ipairs(util.check(run.journal:steps(run.id))) do run.step_rows[row.step] = row end
+  local known = {}
   for _, event in ipairs(util.check(run.journal:events(run.id, {}))) do
     if event.type == "state" then
       local data = json.decode(event.data)
@@ -406,7 +449,9 @@ local function load_rows(run)
     elseif event.type == "barrier.passed" then
       run.confirmed = true
     elseif event.type == "warning" then
-      run.warnings[#run.warnings + 1] = json.decode(event.data).text
+      local text = json.decode(event.data).text
+      if not known[text] then run.warnings[#run.warnings + 1] = text end
+      known[text] = true
     end
   end
 end
@@ -429,6 +474,7 @@ local function connect(run)
   if run.parent and (not run.spec or run.spec.url == run.parent.spec.url) then
     run.conn = run.parent.conn
     run.borrowed = true
+    run:attach_output()
     return
   end
   if not run.spec then return end
@@ -457,6 +503,11 @@ function engine.execute(run)
   local fine, failure = pcall(function()
     load_rows(run)
     for i, step in ipairs(run.steps) do step.idx = i end
+    local changed = run.changed_sources
+    if changed then
+      run:warn(nil, ("the files on disk have changed since (%s); the run goes on with the code it began with")
+        :format(table.concat(changed, ", ", 1, math.min(3, #changed)) .. (#changed > 3 and ", ..." or "")))
+    end
     if not run.parent and run.spec then
       -- The journal's lease comes before the connection: a second run is refused early.
       lock.check_journal(run)
@@ -472,9 +523,14 @@ function engine.execute(run)
   local status, exit, err = "done", #run.warnings > 0 and 3 or 0, nil
   if not fine then
     err = util.as_error(failure)
-    if err.code == "doubt" then status, exit = "doubt", 9
-    elseif err.code == "interrupted" or err.code == "detached" then status, exit = "parked", err.exit or 130
+    if err.code == "doubt" then
+      status, exit = "doubt", 9
+      err.where = err.where or { run = run.id, step = err.step } -- a child's, where it is one
+    elseif err.code == "interrupted" or err.code == "detached" then
+      local _, signal = host.interrupted()
+      status, exit = "parked", err.exit or signal == "TERM" and 143 or 130
     elseif err.code == "approval" then status, exit = "parked", 7
+    elseif err.code == "lost" and not err.step then status, exit = "failed", util.exits.connect
     elseif util.exits[err.code] then status, exit = "failed", util.exit_of(err)
     elseif err.step then status, exit = "failed", err.clean and 5 or 6
     elseif err.code == "script" or err.code == "internal" then status, exit = "failed", 1
@@ -493,8 +549,8 @@ function engine.execute(run)
   run.finished = true
   if not run.parent then lock.drop(run, keep) end
   local recorded, why = pcall(function()
-    util.check(run.journal:run_set(run.id, { status = status, exit = exit, summary = json.encode(summary) },
-      "run." .. status, json.encode(summary)))
+    util.check(run.journal:run_set(run.id, { status = status, exit = exit, summary = util.json(summary) },
+      "run." .. status, util.json(summary)))
   end)
   if not recorded then
     -- When the journal was what failed, it has been said.
@@ -514,12 +570,12 @@ end
 function engine.next_command(run, status, err)
   if status == "done" or status == "refused" then return nil end
   if status == "doubt" then
-    return ("lbrun settle %s %s --done|--redo|--fail --reason TEXT"):format(run.id, err.step or "STEP")
+    return ("lbrun settle %s %s --done|--redo|--fail --reason TEXT"):format(err.where.run, err.where.step or "STEP")
   end
-  if err.code == "approval" then
-    return ("lbrun resume %s --confirm %s"):format(run.id, run.subject or run.spec and run.spec.url or run.book.name)
+  if err.code == "approval" and err.confirm then
+    return ("lbrun resume %s --confirm %s"):format(run.root_id, util.quote(err.confirm))
   end
-  return "lbrun resume " .. run.id
+  return "lbrun resume " .. run.root_id
 end
 
 -- Child runs --------------------------------------------------------------------------
@@ -529,8 +585,11 @@ end
 function engine.child(parent, step, effect, options)
   for k in pairs(options) do
     if k ~= "runbook" and k ~= "params" and k ~= "target" then
-      error(("child: unknown option '%s'"):format(tostring(k)), 3)
+      util.misuse(("child: unknown option '%s'"):format(tostring(k)))
     end
+  end
+  if effect.touched and (effect.children or 0) == 0 then
+    parent:event("effect.direct", { step = step.name, effect = effect.id })
   end
   effect.children = (effect.children or 0) + 1
   local place = ("%s/%s/%d"):format(step.name, effect.id, effect.children)
@@ -539,10 +598,19 @@ function engine.child(parent, step, effect, options)
   for _, row in ipairs(util.check(parent.journal:children(parent.id))) do
     if row.parent_step == place then child = row end
   end
-  if child and child.status == "done" then return json.decode(child.summary) end
+  if child and child.status == "done" then
+    local summary = json.decode(child.summary)
+    for _, text in ipairs(summary.warnings) do parent:warn(step.name, text) end
+    return summary
+  end
   local run = child and loader.resume(parent.journal, child, { parent = parent, display = parent.display })
     or loader.child(parent, place, options)
   local exit, summary, err = engine.execute(run)
+  if run.borrowed then
+    -- The child may have lost the connection and made another, or switched to one.
+    parent.conn = run.conn
+    parent:attach_output()
+  end
   if err then
     err.message = ("child run %s: %s"):format(run.id, err.message)
     error(err, 0)

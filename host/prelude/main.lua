@@ -65,7 +65,7 @@ local function worse(a, b)
   return rank(b) > rank(a) and b or a
 end
 
-local function batch(list, parallel, fn)
+local function batch(list, parallel, display, fn)
   if #list <= 1 then return fn(list[1]) end
   local exit, next_one = 0, 1
   local function worker()
@@ -77,6 +77,9 @@ local function batch(list, parallel, fn)
         local err = util.as_error(result)
         host.write("err", ("lbrun: [%s] %s\n"):format(place.spec.url, err.message))
         result = util.exit_of(err)
+        if display.json then
+          display:line { type = "summary", target = place.spec.url, exit = result, code = err.code, message = err.message }
+        end
       end
       exit = worse(exit, result)
       if host.interrupted() > 0 then return end
@@ -98,7 +101,11 @@ local function notify_failure(options, exit, id)
     { env = { LBRUN_EXIT = tostring(exit), LBRUN_RUN = id or "" } })
   if not stream then return end
   stream:shut()
-  stream:wait(60)
+  local stop = host.monotonic() + 60
+  repeat
+    local kind, data = stream:read(math.max(0.001, stop - host.monotonic()))
+    if data and kind then host.write("err", data) end
+  until not kind or kind == "eof"
   stream:close()
 end
 
@@ -115,19 +122,17 @@ function commands.run(cli)
   for i = 1, math.max(1, #list) do runs[i] = loader.fresh(cli, opened, list[i], display) end
   local j = open_journal(options)
   local i = 0
-  return batch(#list > 0 and list or { false }, options.parallel, function()
+  return batch(#list > 0 and list or { false }, options.parallel, display, function()
     i = i + 1
     local run, existing = loader.register(runs[i], j, { request_id = options.request_id and #runs > 1
       and options.request_id .. "/" .. runs[i].spec.url or options.request_id })
     if not run then
-      local summary = existing.summary and json.decode(existing.summary) or {}
-      summary.status = existing.status
+      if existing.status == "open" then
+        util.raise("locked", ("request %s is run %s, which is open: lbrun explain %s"):format(options.request_id, existing.id, existing.id))
+      end
       display:say(("request %s is run %s: %s"):format(options.request_id, existing.id, existing.status))
       if options.json then
         display:line { type = "summary", run = existing.id, status = existing.status, exit = existing.exit, existing = true }
-      end
-      if existing.status == "open" then
-        util.raise("locked", ("request %s is run %s, which is open: lbrun explain %s"):format(options.request_id, existing.id, existing.id))
       end
       return existing.exit or 0
     end
@@ -174,11 +179,15 @@ function commands.resume(cli)
   else
     local list = open_runs(j)
     if #list == 0 then
-      host.write("out", "no run is open\n")
+      display_of.result(cli.options, "no run is open", { exit = 0 })
       return 0
     end
     if #list > 1 then
-      for _, r in ipairs(list) do host.write("out", ("%-26s %-9s %s\n"):format(r.id, r.status, r.target or "-")) end
+      local shown = display_of.new(cli.options, false)
+      for _, r in ipairs(list) do
+        if shown.json then shown:line { type = "run", run = r.id, status = r.status, target = r.target }
+        else host.write("out", ("%-26s %-9s %s\n"):format(r.id, r.status, r.target or "-")) end
+      end
       util.raise("usage", ("%d runs are open; name one: lbrun resume RUN"):format(#list))
     end
     row = list[1]
@@ -200,11 +209,7 @@ function commands.resume(cli)
   util.check(j:run_set(row.id, { status = "open" }, "run.resume", json.encode { done = done }))
   display:event(run, "run.resume", { done = done })
   local changed = loader.changed_files(j, run)
-  if #changed > 0 then
-    run.changed_sources = changed
-    run:event("warning", { text = ("the files on disk have changed since (%s); the run goes on with the code it began with")
-      :format(table.concat(changed, ", ", 1, math.min(3, #changed)) .. (#changed > 3 and ", ..." or "")) })
-  end
+  if #changed > 0 then run.changed_sources = changed end
   local exit = engine.execute(run)
   notify_failure(cli.options, exit, run.id)
   return exit
@@ -226,7 +231,7 @@ function commands.settle(cli)
   if not cli.operands[2] or not verdict or not o.reason or o.reason == "" then
     util.raise("usage", "lbrun settle RUN STEP --done|--redo|--fail --reason TEXT")
   end
-  return require("lb.decide").settle(j, row, cli.operands[2], verdict, o.reason)
+  return require("lb.decide").settle(j, row, cli.operands[2], verdict, o.reason, o)
 end
 
 function commands.abandon(cli)
@@ -235,12 +240,13 @@ function commands.abandon(cli)
   if not cli.options.reason or cli.options.reason == "" then
     util.raise("usage", "lbrun abandon RUN --reason TEXT")
   end
-  if row.status == "done" or row.status == "abandoned" then
+  if row.parent then util.raise("usage", ("%s is a child: abandon its parent %s"):format(row.id, row.parent)) end
+  if row.status == "done" or row.status == "undone" then
     util.raise("usage", ("run %s is %s"):format(row.id, row.status))
   end
   local loader, display_of = require "lb.loader", require "lb.display"
   local fine, run = pcall(loader.bare, j, row, { display = display_of.new(cli.options), cli = cli })
-  return require("lb.decide").abandon(fine and run or nil, j, row, cli.options.reason)
+  return require("lb.decide").abandon(fine and run or nil, j, row, cli.options.reason, cli.options)
 end
 
 for _, name in ipairs { "show", "log", "explain" } do
@@ -290,8 +296,7 @@ return function(cli)
   if fine then return result end
   local err = util.as_error(result)
   if cli.options.json then
-    host.write("out", json.encode { schema = 1, ts = host.now(), seq = 1, type = "summary", exit = util.exit_of(err),
-      code = err.code, message = err.message } .. "\n")
+    require("lb.display").result(cli.options, err.message, { exit = util.exit_of(err), code = err.code })
   end
   host.write("err", ("lbrun: %s\n"):format(err.message))
   return util.exit_of(err)
