@@ -1,0 +1,189 @@
+-- stack_spec.lua: the tools' data against their schema, and what the generic templates make
+-- of it. Containers are in spec/runbooks/stacks_spec.lua.
+local host = require "host"
+local script = require "lb.script"
+local sources = require "lb.sources"
+local envfile = require "lb.envfile"
+local util = require "lb.util"
+local support = require "support.lbrun"
+
+local closure = sources.collect "runbooks/provision.lua"
+local env = script.environment(closure)
+local stack, catalog, credentials = env.stack, env.catalog, env.credentials
+local p = { tenant = "acme", domain = "acme.example" }
+
+local tools = {}
+for _, id in ipairs(catalog.names()) do
+  if stack.get(id) then tools[#tools + 1] = id end
+end
+
+local function raised(fn, ...)
+  local fine, err = pcall(fn, ...)
+  assert.is_false(fine)
+  return util.as_error(err)
+end
+
+local function secrets_of(s)
+  local all = {}
+  for _, spec in ipairs(stack.secrets(s)) do all[spec.name] = host.secret(spec.name, "value of " .. spec.name .. " /+=$%#") end
+  return all
+end
+
+local function render(name, vars)
+  local text = env.template.render(closure:read("templates/stack/" .. name), vars, { name = name })
+  return host.is_secret(text) and host.reveal(text) or text
+end
+
+local function rendered(id)
+  local s = stack.get(id)
+  local site = s.nginx and stack.site(s, p)
+  if site then
+    site.ipv6, site.tls = true, { certificate = "/etc/nginx/lbrun/fallback.pem", key = "/etc/nginx/lbrun/fallback.pem", trusted = false }
+  end
+  return { ["yml"] = render("compose.yml", stack.compose(s, p)), ["env"] = render("env", stack.env(s, p, secrets_of(s))),
+    conf = site and render("site.conf", site) }
+end
+
+-- A whole small tool, with one change.
+local function tool(change)
+  local s = {
+    id = "ghost", database = { engine = "mysql", memory = 448 },
+    services = { { name = "ghost", image = "ghost", tag = "1", port = 2368, memory = 320, env = { A = "b" } } },
+    nginx = { body = "50m", timeout = "60s" },
+  }
+  if change then change(s) end
+  return s
+end
+
+describe("the data of a stack #unit", function()
+  it("is taken when it is right", function()
+    assert.truthy(stack.check(tool(), "ghost.lua", "ghost"))
+  end)
+
+  for _, case in ipairs {
+    { "an unknown field", function(s) s.sevices = s.services end, "ghost.lua: there is no field 'sevices'.*services" },
+    { "an unknown field of a service", function(s) s.services[1].prot = 1 end, "ghost.lua: services%[1%]: there is no field 'prot'.*port" },
+    { "a missing field", function(s) s.services[1].memory = nil end, "ghost.lua: services%[1%]: the field 'memory' is missing" },
+    { "a wrong type", function(s) s.services[1].port = "2368" end, "ghost.lua: services%[1%].port: expected a whole number" },
+    { "logic", function(s) s.services[1].env.A = function() end end, "ghost.lua: services%[1%].env.A: expected a text, got a function" },
+    { "no version", function(s) s.services[1].tag = "latest" end, "services%[1%].tag: 'latest' names no version" },
+    { "an unknown engine", function(s) s.database.engine = "postgre" end, "database.engine: expected postgres, mysql.*postgres" },
+    { "a secret that nobody makes", function(s) s.services[1].env.A = "{{ secret.NONE }}" end, "services%[1%].env.A: there is no secret 'NONE'" },
+    { "two secrets of one name", function(s) s.secrets = { { name = "DB_PASSWORD", kind = "token" } } end, "DB_PASSWORD stands twice" },
+    { "a volume of another tool", function(s) s.services[1].volumes = { { name = "odoo-data", mount = "/d" } } end, "'odoo%-data' does not begin with 'ghost'" },
+    { "a directive without its end", function(s) s.nginx.server = { "gzip on" } end, "nginx.server%[1%]: 'gzip on' is not a directive" },
+    { "a need for what is not there", function(s) s.services[1].needs = { "ghost-redis" } end, "services%[1%].needs: there is no other service" },
+    { "other memory than the catalog's", function(s) s.services[1].memory = 321 end, "memory: 769 MiB in all, the catalog says 768" },
+    { "a check of nothing", function(s) s.services[1].health = { by = "curl" } end, "services%[1%].health: by needs a path and a port" },
+  } do
+    it("is refused for " .. case[1] .. ", by file and field", function()
+      local err = raised(stack.check, tool(case[2]), "ghost.lua", "ghost")
+      assert.equal("runbook", err.code)
+      assert.matches(case[3], err.message)
+    end)
+  end
+
+  it("is refused for an unknown placeholder, by file and variable", function()
+    local err = raised(stack.compose, tool(function(s) s.services[1].env.A = "{{ domian }}" end), p)
+    assert.matches("stacks/ghost.lua: ghost.env.A.*domian", err.message)
+  end)
+
+  it("sees no global", function()
+    local own = { read = function() return "return { os = os, print = print, string = string, require = require }" end,
+      chunkname = function(_, name) return "@" .. name end, main = "runbooks/x.lua" }
+    assert.is_nil(next(script.environment(own).data "x.lua"))
+  end)
+
+  it("shares no port, container, volume or stored secret with another tool", function()
+    local seen = {}
+    local function own(what, id)
+      assert.is_nil(seen[what], what .. " of " .. id .. " and " .. tostring(seen[what]))
+      seen[what] = id
+    end
+    for _, id in ipairs(tools) do
+      local s = stack.get(id)
+      local c = stack.compose(s, p)
+      if catalog.get(id).port then own("port " .. catalog.get(id).port, id) end
+      for _, service in ipairs(c.services) do own("container " .. service.name, id) end
+      for _, volume in ipairs(c.volumes) do own("volume " .. volume, id) end
+      for _, spec in ipairs(stack.secrets(s)) do own("secret " .. credentials.key(id, spec.name), id) end
+    end
+    assert.is_true(#tools >= 3)
+  end)
+end)
+
+describe("the rendered files of #unit", function()
+  for _, id in ipairs(tools) do
+    it(id .. " are those that were looked through", function()
+      for ending, text in pairs(rendered(id)) do
+        local path = ("spec/lua/golden/%s.%s"):format(id, ending)
+        if os.getenv "LBRUN_GOLDEN" then support.spit(path, text) end
+        assert.equal(support.slurp(path), text)
+      end
+    end)
+
+    it(id .. " leave no placeholder, bind to the loopback and hold secrets in .env alone", function()
+      local files = rendered(id)
+      for _, text in pairs(files) do assert.is_nil(text:find("[{}%%][{}%%]", 1) and text:find("{{", 1, true)) end
+      for address in files.yml:gmatch('ports: %["([^"]+)"') do assert.matches("^127%.0%.0%.1:", address) end
+      assert.is_nil(files.yml:find("value of", 1, true))
+      assert.is_nil((files.conf or ""):find("value of", 1, true))
+    end)
+  end
+end)
+
+describe("the store of credentials #unit", function()
+  it("reads back every value that the filter for .env writes", function()
+    for _, value in ipairs { "plain1234", "a/b+c=d==", "with $dollar", "it's one", 'quo"ted', "p%c#h ash", "a\\b$c", "new\nline",
+        "q'$w\"x%#", "\\n is no line", "a\"b'c\\\\d", "tab\there", "=leading", "#leading", "é and more" } do
+      local text = env.template.render("X={{ v | env }}\n", { v = value }, {})
+      assert.same({ X = value }, envfile.parse(text, "x.env"), text)
+    end
+  end)
+
+  it("names the line that it cannot read, and not what is in it", function()
+    for _, line in ipairs { "NOVALUE", "A=two words", "A='open", "1A=x", "A=", "A=\"a\"b\"" } do
+      local err = raised(envfile.parse, "# head\n" .. line .. "\n", "x.env")
+      assert.equal("key", err.code)
+      assert.matches("x.env:2 ", err.message)
+      assert.is_nil(err.message:find(line, 1, true))
+    end
+    assert.matches("twice", raised(envfile.parse, "A=12345678\nA=12345678\n", "x.env").message)
+  end)
+
+  it("gives each tool names of its own", function()
+    assert.equal("GHOST_DB_PASSWORD", credentials.key("ghost", "DB_PASSWORD"))
+    assert.equal("UPTIME_KUMA_ADMIN_PASSWORD", credentials.key("uptime-kuma", "UPTIME_KUMA_ADMIN_PASSWORD"))
+  end)
+
+  it("mints by the kind: base64 of 32 bytes, hex, letters, an alphabet", function()
+    local function mint(spec) return host.reveal(stack.mint(spec, "X")) end
+    assert.matches("^[%w+/]+=$", mint { kind = "password" })
+    assert.equal(44, #mint { kind = "password" })
+    assert.matches("^%x+$", mint { kind = "token" })
+    assert.equal(64, #mint { kind = "token" })
+    assert.matches("^%w+$", mint { kind = "letters", length = 24 })
+    assert.equal(24, #mint { kind = "letters", length = 24 })
+    assert.matches("^[a-j]+$", mint { kind = "letters", alphabet = "abcdefghij", length = 40 })
+  end)
+end)
+
+describe("the memory of the chosen tools #unit", function()
+  local facts = { memory = 64 << 30 }
+
+  it("is nobody's matter up to 75 %, warned above, refused above 90 %, by tier and by server", function()
+    assert.same({}, catalog.memory_warnings({ "nextcloud", "ghost", "uptime-kuma" }, "lite", facts))
+    local warned = catalog.memory_warnings({ "nextcloud", "ghost", "chatwoot", "keycloak" }, "lite", facts)
+    assert.equal(1, #warned)
+    assert.matches("6800 MiB.*83 %% of the memory of tier lite", warned[1])
+    local err = raised(catalog.memory_warnings, { "nextcloud", "ghost", "chatwoot", "keycloak", "metabase" }, "lite", facts)
+    assert.equal("memory", err.code)
+    assert.matches("102 %% of the memory of tier lite.*nothing was changed", err.message)
+    err = raised(catalog.memory_warnings, { "nextcloud", "ghost" }, "scale", { memory = 4 << 30 })
+    assert.matches("of this server", err.message)
+  end)
+
+  it("is not counted when no tool was chosen", function()
+    assert.same({}, catalog.memory_warnings({}, "lite", { memory = 1 << 30 }))
+  end)
+end)
