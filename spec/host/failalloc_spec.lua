@@ -375,8 +375,9 @@ table.sort(names)
 
 describe("every allocation that fails #slow", function()
   for _, name in ipairs(names) do
-    it("leaves no trace in " .. name, function()
-      if shim then cases[name]() else inside("leaves no trace in " .. name) end
+    local rule = ("leaves no trace in '%s'"):format(name)
+    it(rule, function()
+      if shim then cases[name]() else inside(rule) end
     end)
   end
 end)
