@@ -59,13 +59,15 @@ end
 
 -- One round trip: guard, socket, what sshd listens on, its algorithms, its settings as a
 -- client from outside would meet them, and the drop-in.
+-- (On the loopback an sshd listens for forwardings of its sessions: those are no doors.)
 local function look(ctx, user, t)
   local script = guard.state_script("ssh") .. ([[
 PATH=$PATH:/usr/sbin
 command -v sshd >/dev/null || { echo sshd=absent; exit 0; }
 [ -d /run/sshd ] || mkdir -p -m 0755 /run/sshd
 echo "socket=$(systemctl is-active ssh.socket) $(systemctl is-enabled ssh.socket 2>/dev/null)"
-ss -Hltn | awk '{ n = split($4, a, ":"); print "listen=" a[n] }' | sort -u
+echo "service=$(systemctl is-enabled ssh.service 2>/dev/null)"
+ss -Hltnp | awk '/"sshd"/ && $4 !~ /^(127\.|\[::1\])/ { n = split($4, a, ":"); print "listen=" a[n] }' | sort -u
 for q in kex cipher mac HostKeyAlgorithms; do ssh -Q $q | sed "s/^/can $q /"; done
 echo settings
 sshd -T -C user=%s,host=outside.invalid,addr=192.0.2.1 2>&1 || echo failed
@@ -80,6 +82,7 @@ echo files
   end
   seen.socket_active = out:match("socket=(%a+)") == "active"
   seen.socket_enabled = out:match("socket=%a+ (%a+)") == "enabled"
+  seen.service_enabled = out:match("service=(%a+)") == "enabled"
   for p in out:gmatch("listen=(%d+)") do seen.listen[tonumber(p)] = true end
   local kinds = { kex = "kex", cipher = "ciphers", mac = "macs", HostKeyAlgorithms = "hostkeys" }
   for q, name in out:gmatch("can (%a+) (%S+)") do table.insert(seen.can[kinds[q]], name) end
@@ -148,33 +151,40 @@ local function before(ctx)
   local s = file.snapshot(ctx.root, { { drop_in, sum = true } })[1]
   local seen = look(ctx, "root")
   return { url = ctx.target.url, files = json.array(refs), drop_in = s.type ~= "absent" and ctx.stash(drop_in) or nil,
-    socket = seen.socket_active or seen.socket_enabled or false }
+    socket = seen.socket_active or seen.socket_enabled or false, service = seen.service_enabled }
 end
 
 -- Checks the whole configuration, lets sshd read it, and waits until it listens.
 local function reload(t, ports)
   t:run("PATH=$PATH:/usr/sbin; mkdir -p -m 0755 /run/sshd; sshd -t")
-  local wait = {}
-  for _, p in ipairs(ports) do wait[#wait + 1] = ("sport = :%d"):format(p) end
+  local sorted = table.move(ports, 1, #ports, 1, {})
+  table.sort(sorted)
   local result = t:try(([[
 systemctl daemon-reload
-if systemctl is-active --quiet ssh.socket || systemctl is-enabled --quiet ssh.socket 2>/dev/null; then
+if systemctl is-active --quiet ssh.socket || systemctl is-enabled --quiet ssh.socket 2>/dev/null ||
+  ! systemctl is-enabled --quiet ssh.service; then
   # systemd's socket decides the port, not sshd_config: sshd listens by itself from now on.
-  systemctl disable --quiet ssh.socket; systemctl stop ssh.socket
-  systemctl enable --quiet ssh.service; systemctl restart ssh.service || exit 1
+  # Enabling gives ssh.service a second name, over which systemd may lose sight of a running
+  # daemon (tried): it is stopped before, and whatever listens still is ended. Sessions live on.
+  systemctl stop ssh.socket ssh.service
+  for p in $(ss -Hltnp | grep -Ev ' (127\.|\[::1\])' | sed -n 's/.*("sshd",pid=\([0-9]*\).*/\1/p' | sort -u); do
+    kill "$p"
+  done
+  systemctl disable --quiet ssh.socket
+  systemctl enable --quiet ssh.service; systemctl start ssh.service || exit 1
 else
-  systemctl enable --quiet ssh.service; systemctl reload-or-restart ssh.service || exit 1
+  systemctl reload-or-restart ssh.service || exit 1
 fi
 i=0
 while [ $i -lt 100 ]; do
-  n=0
-  for p in %s; do [ -n "$(ss -Hltn "sport = :$p")" ] && n=$((n + 1)); done
-  [ $n -eq %d ] && exit 0
+  now=$(ss -Hltnp | awk '/"sshd"/ && $4 !~ /^(127\.|\[::1\])/ { n = split($4, a, ":"); print a[n] }' | sort -un | tr '\n' ' ')
+  [ "$now" = "%s " ] && exit 0
   i=$((i + 1)); sleep 0.1
 done
-journalctl -u ssh.service -n 5 --no-pager -o cat >&2; exit 2]]):format(table.concat(ports, " "), #ports), { timeout = 60 })
+journalctl -u ssh.service -n 5 --no-pager -o cat >&2; echo "it listens on: $now" >&2; exit 2]]):format(
+    table.concat(sorted, " ")), { timeout = 60 })
   if not result.ok then
-    fail("sshd", ("sshd does not listen on port %s: %s"):format(table.concat(ports, " and "), last_lines(result.stderr, 3)))
+    fail("sshd", ("sshd does not listen on port %s alone: %s"):format(table.concat(sorted, " and "), last_lines(result.stderr, 3)))
   end
 end
 
@@ -195,7 +205,8 @@ local function undo(ctx, old)
       if old.drop_in then ctx.unstash(old.drop_in, drop_in) else ctx.root:run { "rm", "-f", drop_in } end
       ctx.root:run("PATH=$PATH:/usr/sbin; sshd -t")
       if old.socket then
-        ctx.root:run("systemctl stop ssh.service; systemctl enable --quiet ssh.socket; systemctl daemon-reload; systemctl start ssh.socket")
+        ctx.root:run("systemctl stop ssh.service; " .. (old.service and "" or "systemctl disable --quiet ssh.service; ") ..
+          "systemctl enable --quiet ssh.socket; systemctl start ssh.socket")
       else
         ctx.root:run("systemctl reload-or-restart ssh.service")
       end
@@ -280,6 +291,9 @@ local function wrong(self, seen, names)
   end
   if not only(seen.ports, self.port) then
     list[#list + 1] = ("port is %s, not %d"):format(table.concat(seen.ports, " and "), self.port)
+  end
+  for port in pairs(seen.listen) do
+    if port ~= self.port then list[#list + 1] = ("a running sshd listens on port %d"):format(port) end
   end
   if not only(seen.users, self.user) then
     list[#list + 1] = ("allowusers is '%s', not %s"):format(table.concat(seen.users, " "), self.user)

@@ -209,7 +209,7 @@ local note = "lbrun: until the new SSH port is proved"
 
 -- Where sshd listens now: by itself, and by systemd's socket.
 local doors_script = [[
-ss -Hltnp 2>/dev/null | awk '/"sshd"/ { n = split($4, a, ":"); print "door " a[n] }'
+ss -Hltnp 2>/dev/null | awk '/"sshd"/ && $4 !~ /^(127\.|\[::1\])/ { n = split($4, a, ":"); print "door " a[n] }'
 systemctl is-active --quiet ssh.socket &&
   systemctl show -p Listen --value ssh.socket | sed -n 's/.*:\([0-9]*\) (Stream).*/door \1/p'
 true
@@ -418,14 +418,16 @@ ufw.docker_closed = resource("ufw.docker_closed", {
     return { refs = { ctx.stash(docker_files[1]), ctx.stash(docker_files[2]) } }
   end,
   apply = function(_, ctx)
-    guard.protect(ctx, { name = "firewall", saves = { "ufw" }, change = function()
+    local function change()
       for i, s in ipairs(file.snapshot(ctx.root, docker_files)) do
         local path = docker_files[i]
         ctx.root:put(path, file.with_block(s.content, "docker", docker_content(path)),
           { mode = s.mode, owner = s.owner, group = s.group })
       end
       ctx.root:run("! grep -q '^ENABLED=yes' /etc/ufw/ufw.conf || ufw reload", { timeout = 120 })
-    end })
+    end
+    if not ufw.look(ctx.root).enabled and guard.state(ctx, "firewall") ~= "armed" then return change() end
+    guard.protect(ctx, { name = "firewall", saves = { "ufw" }, change = change })
   end,
   undo = function(_, ctx, before)
     for i, ref in ipairs(before.refs) do ctx.unstash(ref, docker_files[i]) end

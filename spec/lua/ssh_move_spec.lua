@@ -35,8 +35,8 @@ ufw --force disable >/dev/null
 rm -rf /etc/ssh /etc/ufw; cp -a /root/orig/ssh /etc/ssh; cp -a /root/orig/ufw /etc/ufw; cp -a /root/orig/default /etc/default/ufw
 pkill -u letsbe-admin; userdel -r letsbe-admin 2>/dev/null
 rm -rf /var/lib/lbrun /etc/sudoers.d/*
-systemctl disable --quiet ssh.socket 2>/dev/null; systemctl stop ssh.socket
-systemctl enable --quiet ssh.service; systemctl restart ssh.service
+systemctl stop ssh.socket ssh.service
+systemctl disable --quiet ssh.socket 2>/dev/null; systemctl enable --quiet ssh.service; systemctl start ssh.service
 true
 ]]
 
@@ -174,6 +174,26 @@ for _, release in ipairs { "bookworm", "trixie" } do
       server:reboot()
       assert.are.equal("22022", ports())
       assert.is_true(login("letsbe-admin", "22022"))
+    end)
+
+    it("where systemd's socket listened, a guard that fires and an undo give the port back to it", function()
+      server:exec "systemctl stop ssh.service; systemctl disable --quiet ssh.service; systemctl enable --quiet --now ssh.socket"
+      server:exec "printf 'letsbe-admin ALL=(ALL:ALL) PASSWD: ALL\\n' >/etc/sudoers.d/zz-house; chmod 440 /etc/sudoers.d/zz-house"
+      local r = home.run(words "run")
+      assert.are.equal(5, r.exit, r.out .. r.err)
+      assert.are.equal("22", ports())
+      assert.are.equal("active enabled disabled", (on_server
+        "systemctl is-active ssh.socket; systemctl is-enabled ssh.socket ssh.service":gsub("\n", " ")))
+      assert.is_true(login("root", "22"))
+      server:exec "rm /etc/sudoers.d/zz-house"
+      r = home.run("resume " .. r.id)
+      assert.are.equal(3, r.exit, r.out .. r.err)
+      assert.are.equal("22022", ports())
+      r = home.run("undo " .. r.id .. " -y")
+      assert.is_true(r.exit == 0 or r.exit == 3, r.out .. r.err)
+      assert.are.equal("22", ports())
+      assert.are.equal("active", on_server "systemctl is-active ssh.socket")
+      assert.is_true(login("root", "22"))
     end)
 
     it("a port and an AllowUsers of another file do not stay beside ours", function()

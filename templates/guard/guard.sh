@@ -30,6 +30,7 @@ save_sshd() {
 	rm -f "$1"/ssh/ssh_host_*
 	if systemctl is-enabled --quiet ssh.socket 2>/dev/null; then echo enabled; else echo disabled; fi >"$1/socket"
 	if systemctl is-active --quiet ssh.socket; then echo active; else echo inactive; fi >>"$1/socket"
+	if systemctl is-enabled --quiet ssh.service 2>/dev/null; then echo enabled; else echo disabled; fi >>"$1/socket"
 }
 
 save_ufw() {
@@ -53,19 +54,20 @@ restore_sshd() {
 	block=${LBRUN_GUARD_BLOCK:---no-pager}
 	restore_tree "$1/ssh" /etc/ssh
 	sync
-	enabled=$(sed -n 1p "$1/socket")
+	socket=$(sed -n 1p "$1/socket")
 	active=$(sed -n 2p "$1/socket")
+	service=$(sed -n 3p "$1/socket")
 	systemctl daemon-reload
-	if [ "$enabled" = enabled ]; then
-		systemctl enable --quiet ssh.socket
-	else
-		systemctl disable --quiet ssh.socket 2>/dev/null
-	fi
-	if [ "$active" = active ]; then
+	if [ "$active" = active ] && ! systemctl is-active --quiet ssh.socket; then
 		# A socket cannot be bound while the service holds its port. Sessions live on.
-		systemctl is-active --quiet ssh.socket || systemctl stop ssh.service
+		systemctl stop ssh.service
+		[ "$service" = enabled ] || systemctl disable --quiet ssh.service
+		[ "$socket" != enabled ] || systemctl enable --quiet ssh.socket
+		systemctl "$block" start ssh.socket
+	elif [ "$active" = active ]; then
 		systemctl "$block" restart ssh.socket
 	else
+		[ "$socket" = enabled ] || systemctl disable --quiet ssh.socket 2>/dev/null
 		systemctl is-active --quiet ssh.socket && systemctl stop ssh.socket
 		systemctl reset-failed ssh.service 2>/dev/null
 		systemctl "$block" reload-or-restart ssh.service
@@ -153,7 +155,8 @@ arm)
 		sync
 		answer=armed
 	fi
-	if ! { systemctl daemon-reload && systemctl enable --quiet lbrun-guard.service lbrun-guard.timer &&
+	# Enabling makes systemd read the units anew.
+	if ! { systemctl enable --quiet lbrun-guard.service lbrun-guard.timer &&
 		systemctl restart lbrun-guard.timer && systemctl is-active --quiet lbrun-guard.timer; }; then
 		[ "$answer" != armed ] || rm -rf "${root:?}/$name"
 		die "its timer does not start"
