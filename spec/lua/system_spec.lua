@@ -187,8 +187,9 @@ describe("the library on a server #vps #slow", function()
       if banned:find "%d+%.%d+" then break end
       os.execute "sleep 0.25"
     end
-    assert.is_truthy(banned:find("10.77.0.250", 1, true), banned)
     server:exec "fail2ban-client unban --all"
+    local other = server:outside("hostname -I"):match "%d+%.%d+%.%d+%.%d+"
+    assert.is_truthy(banned:find(other, 1, true), banned)
   end)
 
   it("containers: what was changed from outside is seen, and put right", function()
@@ -218,7 +219,6 @@ describe("the library on a server #vps #slow", function()
     assert.are.equal("open", seen[22])
     assert.are.equal("filtered", seen[8080])
     assert.are_not.equal("open", seen[8090])
-    assert.is_truthy(on_server "docker exec $(docker ps -q --filter label=com.docker.compose.project=y) curl -s --max-time 5 -o /dev/null -w '%{http_code}' http://10.77.0.1:1/ ; true")
     applied [[ufw.allow { "80/tcp", routed = true }]]
     assert.are.equal("open", server:scan "8080"[8080])
     server:reboot()
