@@ -40,7 +40,7 @@ local tools = {
 
 -- Parts that every server has beside the chosen tools.
 catalog.platform = {
-  nginx = { image = "nginx:1.27-alpine", memory = 64 },
+  nginx = { image = "nginx:1.30.4-alpine", memory = 64 },
   ["openclaw"] = { port = 18789, memory = 1536 },
   ["secrets-proxy"] = { port = 8100, memory = 128 },
 }
@@ -70,6 +70,12 @@ end
 -- catalog.get(id) -> { id, name, subdomain, port, memory, core } or nil
 function catalog.get(id)
   return by_id[id]
+end
+
+-- catalog.part(id) -> the tool, or the part of the platform, that has a stack of its own
+function catalog.part(id)
+  local part = catalog.platform[id]
+  return by_id[id] or part and part.id and part or nil
 end
 
 -- catalog.public_ports(ids) -> { "25/tcp", ... } beyond HTTP, HTTPS and SSH

@@ -18,6 +18,8 @@ os.chdir(ROOT)
 VPS = "spec/sandbox/vps"
 DIR = os.path.join(ROOT, "build/bench")
 ROUNDS = int(os.environ.get("LBRUN_BENCH_ROUNDS", "2"))
+with open("modules/lua/catalog.lua", encoding="utf-8") as text:
+    NGINX = re.search(r'nginx = { image = "([^"]+)"', text.read()).group(1)
 FILES = [
     "/etc/fail2ban/jail.d/lbrun-sshd.local", "/opt/letsbe/nginx/docker-compose.yml",
     "/opt/letsbe/nginx/conf/nginx.conf", "/opt/letsbe/nginx/sites/00-fallback.conf",
@@ -59,7 +61,7 @@ class Server:
     def __init__(self, name):
         self.name = name
         up.append(name)
-        vps("up", name, "--images", "nginx:1.27-alpine")
+        vps("up", name, "--images", NGINX)
         self.address, self.key, self.known = (vps(word, name).strip() for word in
                                               ("address", "key", "known-hosts"))
         with open(self.key + ".pub", encoding="ascii") as f:
@@ -95,7 +97,7 @@ class Server:
     def shell(self):
         with open("spec/bench/setup.sh", "rb") as script:
             return measure(["ssh", *self.options(), f"root@{self.address}",
-                            f"bash -s -- '{self.public}'"], stdin=script)[0]
+                            f"bash -s -- '{self.public}' {NGINX}"], stdin=script)[0]
 
     def fetch(self):
         """The files whose content the playbook describes."""

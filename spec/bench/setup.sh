@@ -2,9 +2,10 @@
 # setup.sh: steps 1 to 8 of the runbook as plain shell, the thing that lbrun is measured
 # against. It is the runbook's own text as far as that works unattended on Debian 12; what
 # differs is said beside it. It runs on the server, as root. It is measured, never used.
-#	setup.sh "ADMIN PUBLIC KEY"
+#	setup.sh "ADMIN PUBLIC KEY" NGINX_IMAGE
 set -e
 admin_ssh_public_key=$1
+nginx_image=$2
 export DEBIAN_FRONTEND=noninteractive
 # The same packages on both sides: lbrun installs none that are only recommended.
 install() { apt-get install -y --no-install-recommends "$@"; }
@@ -43,11 +44,11 @@ server {
 	location / { return 301 https://$host$request_uri; }
 }
 NGINX
-cat >/opt/letsbe/nginx/docker-compose.yml <<'COMPOSE'
+cat >/opt/letsbe/nginx/docker-compose.yml <<COMPOSE
 version: "3"
 services:
   nginx:
-    image: nginx:1.27-alpine
+    image: $nginx_image
     container_name: letsbe-nginx
     network_mode: host
     restart: unless-stopped

@@ -27,7 +27,7 @@ gpg --with-colons --list-keys good@example.org | awk -F: '$1 == "fpr" { print $1
 
 describe("the library on a server #vps #slow", function()
   local server, home
-  setup(function() server = vps.up("library", { docker = true, images = { "nginx:1.27-alpine" } }) end)
+  setup(function() server = vps.up("library", { docker = true, images = { vps.nginx } }) end)
   teardown(function() server:down() end)
   before_each(function()
     home = support.home()
@@ -193,7 +193,8 @@ describe("the library on a server #vps #slow", function()
   end)
 
   it("containers: what was changed from outside is seen, and put right", function()
-    server:exec [[mkdir -p /opt/x; printf 'services:\n  web:\n    image: nginx:1.27-alpine\n    ports: ["8080:80"]\n    restart: unless-stopped\n' >/opt/x/docker-compose.yml]]
+    server:exec((([[mkdir -p /opt/x; printf 'services:\n  web:\n    image: NGINX\n    ports: ["8080:80"]\n    restart: unless-stopped\n' >/opt/x/docker-compose.yml]])
+      :gsub("NGINX", vps.nginx)))
     local text = "compose.up { project = 'x', dir = '/opt/x' }"
     local r = applied(text)
     server:exec "docker stop $(docker ps -q --filter label=com.docker.compose.project=x)"
@@ -211,7 +212,8 @@ describe("the library on a server #vps #slow", function()
   end)
 
   it("the firewall closes what Docker publishes, and a forwarded port can be let through", function()
-    server:exec [[mkdir -p /opt/y; printf 'services:\n  a:\n    image: nginx:1.27-alpine\n    ports: ["8080:80", "127.0.0.1:8090:80"]\n' >/opt/y/docker-compose.yml]]
+    server:exec((([[mkdir -p /opt/y; printf 'services:\n  a:\n    image: NGINX\n    ports: ["8080:80", "127.0.0.1:8090:80"]\n' >/opt/y/docker-compose.yml]])
+      :gsub("NGINX", vps.nginx)))
     applied [[apt.installed { "ufw" }, ufw.ssh_doors { port = 22 }, ufw.default { incoming = "deny", outgoing = "allow" },
       ufw.docker_closed {}, ufw.enabled {}, compose.up { project = "y", dir = "/opt/y" }]]
     assert.are.equal("200", on_server "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8080/")

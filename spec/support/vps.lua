@@ -68,6 +68,9 @@ function vps.available()
   return true
 end
 
+-- The image of nginx that runbooks want: the catalog's word, said nowhere else.
+vps.nginx = read_all(here .. "../modules/lua/catalog.lua"):match 'nginx = { image = "([^"]+)"'
+
 -- vps.up(name, {release=, disk=, docker=bool, images={...}, home=}) -> VPS
 -- A VPS has name, address, hostname, key, known_hosts, and url (root at port 22).
 function vps.up(name, opts)
