@@ -28,7 +28,7 @@ local function names_of(list)
 end
 
 -- credentials.present { tool, secrets }: the store holds these secrets of the tool, each
--- { name, kind, bytes?, length?, alphabet? }.
+-- { name, kind, bytes?, length?, alphabet?, of?, subject? }.
 credentials.present = resource("credentials.present", {
   args = { tool = "string", secrets = "table" },
   id = function(self) return self.tool end,
@@ -40,7 +40,8 @@ credentials.present = resource("credentials.present", {
   intent = function(self) return ("mint %s into %s"):format(names_of(missing(self, {})), credentials.path) end,
   apply = function(self, ctx)
     local all = ctx.secrets_of(credentials.path) or {}
-    for _, item in ipairs(missing(self, all)) do all[item.key] = stack.mint(item.spec, item.key) end
+    local function other(name) return all[credentials.key(self.tool, name)] end
+    for _, item in ipairs(missing(self, all)) do all[item.key] = stack.mint(item.spec, item.key, other) end
     local values = {}
     for i, key in ipairs(sorted_keys(all)) do values[i] = { name = key, value = all[key] } end
     ctx.target:run(("mkdir -p -m 0755 /opt/letsbe && mkdir -p %s && chmod 0700 %s"):format(credentials.dir, credentials.dir))

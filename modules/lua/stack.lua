@@ -1,130 +1,40 @@
--- stack.lua: a tool's stack as data (templates/stacks/TOOL.lua), checked against a schema,
--- and what the generic templates of templates/stack/ are given of it. It touches no server.
+-- stack.lua: a tool's stack as data (templates/stacks/TOOL.lua), and what the generic
+-- templates of templates/stack/ are given of it. It touches no server. Its schema is in
+-- stack_schema.lua.
 
 local stack = {}
 
 stack.dir = "/opt/letsbe/stacks"
 
--- What every database of an engine has in common. %s is the tool.
+local password = { name = "DB_PASSWORD", kind = "password", class = "db" }
+
+-- What every database of an engine has in common. %s is the database that it makes first.
 local engines = {
   postgres = {
-    image = "postgres", tag = "16.15-alpine", port = 5432, mount = "/var/lib/postgresql/data",
-    secrets = { { name = "DB_PASSWORD", kind = "password" } },
-    env = { POSTGRES_USER = "{{ db.user }}", POSTGRES_DB = "{{ db.name }}", POSTGRES_PASSWORD = "{{ secret.DB_PASSWORD }}" },
+    image = "postgres", tag = "16.15-alpine", port = 5432, mount = "/var/lib/postgresql/data", secrets = { password },
+    env = { POSTGRES_USER = "{{ db.user }}", POSTGRES_DB = "{{ db.initial }}", POSTGRES_PASSWORD = "{{ secret.DB_PASSWORD }}" },
     -- Over TCP: during its first start the image runs a server that listens on a socket alone.
-    test = { "CMD", "pg_isready", "-q", "-h", "127.0.0.1", "-U", "%s", "-d", "%s" },
+    test = { "CMD", "pg_isready", "-q", "-h", "127.0.0.1", "-U", "%u", "-d", "%s" },
   },
   mysql = {
     image = "mysql", tag = "8.4.11", port = 3306, mount = "/var/lib/mysql",
-    secrets = { { name = "DB_PASSWORD", kind = "password" }, { name = "DB_ROOT_PASSWORD", kind = "password" } },
-    env = { MYSQL_DATABASE = "{{ db.name }}", MYSQL_USER = "{{ db.user }}", MYSQL_PASSWORD = "{{ secret.DB_PASSWORD }}",
+    secrets = { password, { name = "DB_ROOT_PASSWORD", kind = "password", class = "root" } },
+    env = { MYSQL_DATABASE = "{{ db.initial }}", MYSQL_USER = "{{ db.user }}", MYSQL_PASSWORD = "{{ secret.DB_PASSWORD }}",
       MYSQL_ROOT_PASSWORD = "{{ secret.DB_ROOT_PASSWORD }}" },
     test = { "CMD", "mysqladmin", "ping", "-s", "-h", "127.0.0.1" },
   },
+  mongo = {
+    image = "mongo", tag = "8.0.29-noble", port = 27017, mount = "/data/db",
+    secrets = { { name = "DB_PASSWORD", kind = "token", class = "db" } },
+    env = { MONGO_INITDB_ROOT_USERNAME = "{{ db.user }}", MONGO_INITDB_ROOT_PASSWORD = "{{ secret.DB_PASSWORD }}" },
+    test = { "CMD", "mongosh", "--quiet", "--eval", "db.runCommand('ping').ok" },
+  },
 }
 
--- The schema. A kind is a function(value, where) that raises for what it does not take.
-local function bad(where, what, ...)
-  fail("runbook", ("%s: %s"):format(where:gsub(": $", ""), what:format(...)))
-end
-
-local function text(pattern, what)
-  return function(value, where)
-    if type(value) ~= "string" then bad(where, "expected %s, got a %s", what or "a text", type(value)) end
-    if value == "" or pattern and not value:match(pattern) then bad(where, "'%s' is not %s", value, what or "a text") end
-  end
-end
-
-local function integer(min, max)
-  return function(value, where)
-    if math.type(value) ~= "integer" or value < min or value > max then
-      bad(where, "expected a whole number from %d to %d", min, max)
-    end
-  end
-end
-
-local function flag(value, where)
-  if type(value) ~= "boolean" then bad(where, "expected true or false, got a %s", type(value)) end
-end
-
-local function choice(names)
-  return function(value, where)
-    for _, name in ipairs(names) do
-      if value == name then return end
-    end
-    bad(where, "expected %s%s", table.concat(names, ", "), did_you_mean(tostring(value), names))
-  end
-end
-
-local function list(of)
-  return function(value, where)
-    if type(value) ~= "table" then bad(where, "expected a list, got a %s", type(value)) end
-    local count = 0
-    for _ in pairs(value) do count = count + 1 end
-    if count ~= #value or count == 0 then bad(where, "expected a list with something in it") end
-    for i, item in ipairs(value) do of(item, ("%s[%d]"):format(where, i)) end
-  end
-end
-
-local function map(pattern, what, of)
-  return function(value, where)
-    if type(value) ~= "table" then bad(where, "expected a table, got a %s", type(value)) end
-    for _, k in ipairs(sorted_keys(value)) do
-      if type(k) ~= "string" or not k:match(pattern) then bad(where, "'%s' is not %s", tostring(k), what) end
-      of(value[k], where .. "." .. k)
-    end
-  end
-end
-
-local function record(fields)
-  return function(value, where)
-    if type(value) ~= "table" then bad(where, "expected a table, got a %s", type(value)) end
-    for k in pairs(value) do
-      if not fields[k] then bad(where, "there is no field '%s'%s", tostring(k), did_you_mean(tostring(k), sorted_keys(fields))) end
-    end
-    for _, k in ipairs(sorted_keys(fields)) do
-      local kind, optional = fields[k], false
-      if type(kind) == "table" then kind, optional = kind[1], true end
-      if value[k] ~= nil then
-        kind(value[k], where .. (where:sub(-2) == ": " and "" or ".") .. k)
-      elseif not optional then
-        bad(where, "the field '%s' is missing", k)
-      end
-    end
-  end
-end
-
-local word = text("^[a-z][a-z0-9-]*$", "a name of small letters, digits and '-'")
-local variable = { "^[%a_][%w_]*$", "the name of a variable" }
-local path = text("^/%S*$", "an absolute path")
-local argument = text(nil, "a text")
-local megabytes = integer(16, 65536)
-
-local schema = record {
-  id = word,
-  database = { record {
-    engine = choice { "postgres", "mysql" }, image = { text() }, tag = { text() }, memory = megabytes,
-  } },
-  secrets = { list(record {
-    name = text(table.unpack(variable)), kind = choice { "password", "token", "letters" },
-    bytes = { integer(16, 256) }, length = { integer(12, 256) }, alphabet = { text() },
-  }) },
-  services = list(record {
-    name = word, image = { text("^[%w./-]+$", "an image without its tag") }, tag = { text("^[%w._-]+$", "a tag") },
-    like = { word }, port = { integer(1, 65535) }, network = { choice { "host" } }, memory = megabytes,
-    env = { map(variable[1], variable[2], text()) },
-    command = { list(argument) }, entrypoint = { list(argument) }, needs = { list(word) },
-    volumes = { list(record { name = word, mount = path }) },
-    health = { record {
-      by = { choice { "curl", "wget" } }, command = { list(argument) }, path = { path }, grace = { integer(0, 3600) },
-      headers = { map("^[%w-]+$", "the name of a header", text()) },
-    } },
-  }),
-  nginx = { record {
-    body = text("^%d+[kmg]?$", "a size such as 50m"), timeout = text("^%d+s$", "seconds such as 60s"),
-    websocket = { flag }, server = { list(text(";$", "a directive that ends in ';'")) },
-    redirects = { map("^/%S*$", "a path", path) },
-  } },
+-- What belongs to the server and to no tool.
+stack.server_secrets = {
+  { name = "ADMIN_SSH_KEY", kind = "ssh", class = "ssh" },
+  { name = "HUB_SSH_KEY", kind = "ssh", class = "ssh" },
 }
 
 local kinds = {
@@ -132,8 +42,19 @@ local kinds = {
   letters = { encoding = "alnum", length = 32 },
 }
 
--- stack.mint(spec) -> a new secret of that kind. A tool's own prefix is the caller's.
-function stack.mint(spec, name)
+-- A PKCS#12 file with a certificate of its own, in base64: a line of an .env file.
+local function pkcs12(spec, name, key)
+  local made = crypto.self_signed { names = { spec.subject or spec.name:lower() }, days = 3650, name = name .. ".key" }
+  return crypto.base64(crypto.pkcs12 { cert = made.cert, key = made.key, password = key, name = name })
+end
+
+-- stack.mint(spec, name, other) -> a new secret of that kind; other(NAME) gives those that
+-- it is made of. A tool's own prefix is the caller's.
+function stack.mint(spec, name, other)
+  if spec.kind == "bcrypt" then return crypto.bcrypt(other(spec.of), 10) end
+  if spec.kind == "argon2id" then return crypto.argon2id(other(spec.of), { memory = 65540, time = 3, lanes = 4 }) end
+  if spec.kind == "pkcs12" then return pkcs12(spec, name, other(spec.of)) end
+  if spec.kind == "ssh" then return crypto.ed25519_keypair({ name = name, comment = name:lower() }).private end
   local options = { name = name }
   if spec.alphabet then
     options.alphabet, options.length = spec.alphabet, spec.length or 32
@@ -143,67 +64,16 @@ function stack.mint(spec, name)
   return crypto.password(options)
 end
 
-local secret_name = "{{%s*secret%.([%a_][%w_]*)"
+local secret_name = stack_schema.secret_name
 local whole = "^{{%s*secret%.([%a_][%w_]*)%s*}}$"
-
--- Names and what they refer to, which the kinds of single fields cannot see.
-local function check_references(s, file)
-  local names, secrets, volumes = {}, {}, {}
-  for i, spec in ipairs(stack.secrets(s)) do
-    if secrets[spec.name] then bad(file, "secrets[%d]: %s stands twice", i, spec.name) end
-    secrets[spec.name] = true
-  end
-  for i, service in ipairs(s.services) do
-    local where = ("%s: services[%d]"):format(file, i)
-    local like = service.like and names[service.like]
-    if names[service.name] then bad(where, "the name '%s' stands twice", service.name) end
-    if service.name:sub(1, #s.id) ~= s.id then bad(where .. ".name", "'%s' does not begin with '%s'", service.name, s.id) end
-    if service.like and not like then bad(where .. ".like", "there is no service '%s' before it", service.like) end
-    if (service.image == nil) ~= (service.tag == nil) or (service.image == nil) ~= (like ~= nil) then
-      bad(where, "image and tag, or like, are needed")
-    end
-    if service.tag == "latest" then bad(where .. ".tag", "'latest' names no version") end
-    names[service.name] = service
-    for _, volume in ipairs(service.volumes or {}) do
-      if volume.name:sub(1, #s.id) ~= s.id then bad(where .. ".volumes", "'%s' does not begin with '%s'", volume.name, s.id) end
-      if volumes[volume.name] then bad(where .. ".volumes", "'%s' stands twice", volume.name) end
-      volumes[volume.name] = true
-    end
-    local health = service.health
-    if health and (health.by == nil) == (health.command == nil) then bad(where .. ".health", "either by or command is needed") end
-    if health and health.by and not (health.path and service.port) then bad(where .. ".health", "by needs a path and a port") end
-    for _, k in ipairs(sorted_keys(service.env or {})) do
-      for name in service.env[k]:gmatch(secret_name) do
-        if not secrets[name] then bad(where .. ".env." .. k, "there is no secret '%s'", name) end
-      end
-    end
-  end
-  for i, service in ipairs(s.services) do
-    for _, need in ipairs(service.needs or {}) do
-      if not names[need] or need == service.name then
-        bad(("%s: services[%d].needs"):format(file, i), "there is no other service '%s'", need)
-      elseif not names[need].health then
-        bad(("%s: services[%d].needs"):format(file, i), "'%s' has no health check to wait for", need)
-      end
-    end
-  end
-  local tool = catalog.get(s.id)
-  if not tool then bad(file, "id: the catalog has no tool '%s'", s.id) end
-  if (s.services[1].port == nil) == (tool.port ~= nil) then
-    bad(file, "services[1].port: the catalog says %s", tostring(tool.port))
-  end
-  if (s.nginx == nil) == (tool.subdomain ~= nil) then bad(file, "nginx: the catalog says %s", tostring(tool.subdomain)) end
-  local memory = s.database and s.database.memory or 0
-  for _, service in ipairs(s.services) do memory = memory + service.memory end
-  if memory ~= tool.memory then bad(file, "memory: %d MiB in all, the catalog says %d", memory, tool.memory) end
-end
 
 -- stack.check(s, file, id) -> s, or a typed error that names file and field.
 function stack.check(s, file, id)
-  if type(s) ~= "table" then bad(file, "it returns a %s, not a table", type(s)) end
-  schema(s, file .. ": ")
-  if s.id ~= id then bad(file, "id: '%s' in the file of '%s'", s.id, id) end
-  check_references(s, file)
+  local function bad(what, ...) fail("runbook", file .. ": " .. what:format(...)) end
+  if type(s) ~= "table" then bad("it returns a %s, not a table", type(s)) end
+  stack_schema.fields(s, file)
+  if s.id ~= id then bad("id: '%s' in the file of '%s'", s.id, id) end
+  stack_schema.references(s, file)
   return s
 end
 
@@ -214,13 +84,38 @@ function stack.get(id)
   return s and stack.check(s, "templates/" .. file, id)
 end
 
--- stack.secrets(s) -> all secrets of the tool, those of its database first.
-function stack.secrets(s)
+-- stack.all_secrets(s) -> all secrets of the tool, those of its database first.
+function stack.all_secrets(s)
   local all = {}
   for _, from in ipairs { s.database and engines[s.database.engine] and engines[s.database.engine].secrets or {}, s.secrets or {} } do
     for _, spec in ipairs(from) do all[#all + 1] = spec end
   end
   return all
+end
+
+-- stack.secrets(s) -> those that are minted, stack.issued(s) -> those that the tool hands out
+function stack.secrets(s)
+  local all = {}
+  for _, spec in ipairs(stack.all_secrets(s)) do
+    if spec.kind ~= "issued" then all[#all + 1] = spec end
+  end
+  return all
+end
+
+function stack.issued(s)
+  local all = {}
+  for _, spec in ipairs(s.secrets or {}) do
+    if spec.kind == "issued" then all[#all + 1] = spec end
+  end
+  return all
+end
+
+-- stack.main(s) -> the service that the tool's port leads to: the first that stays.
+function stack.main(s)
+  for _, service in ipairs(s.services) do
+    if not service.init then return service end
+  end
+  return s.services[1]
 end
 
 -- stack.host(s, p) -> the name under which the tool is reached
@@ -230,10 +125,19 @@ end
 
 -- What data may name in {{ }}.
 local function known(s, p, secrets)
-  local tool = catalog.get(s.id)
-  local vars = { tenant = p.tenant, domain = p.domain, port = tool.port, host = tool.subdomain and stack.host(s, p), secret = secrets }
+  local tool = catalog.part(s.id)
+  local vars = { tenant = p.tenant, domain = p.domain, port = tool.port, host = tool.subdomain and stack.host(s, p), secret = secrets,
+    admin_email = "admin@" .. p.domain, tools = {} }
+  for _, id in ipairs(p.tools or {}) do
+    local other = catalog.get(id)
+    if other.subdomain then
+      vars.tools[#vars.tools + 1] = { name = other.name, url = ("https://%s.%s"):format(other.subdomain, p.domain) }
+    end
+  end
   if s.database then
-    vars.db = { host = s.id .. "-db", port = engines[s.database.engine].port, name = s.id, user = s.id }
+    local name = s.database.name or s.id
+    vars.db = { host = s.id .. "-db", port = engines[s.database.engine].port, name = name, user = s.id,
+      initial = s.database.initial or name }
   end
   return vars
 end
@@ -245,7 +149,9 @@ end
 local function engine_service(s)
   local engine = engines[s.database.engine]
   local test = {}
-  for i, part in ipairs(engine.test) do test[i] = part == "%s" and s.id or part end
+  for i, part in ipairs(engine.test) do
+    test[i] = part == "%u" and s.id or part == "%s" and (s.database.initial or s.database.name or s.id) or part
+  end
   return {
     name = s.id .. "-db", image = s.database.image or engine.image, tag = s.database.tag or engine.tag,
     memory = s.database.memory, env = engine.env, health = { test = test, grace = 60 },
@@ -259,7 +165,7 @@ local function services_of(s)
   if s.database then all[1] = engine_service(s) end
   for _, given in ipairs(s.services) do
     local service = {}
-    for _, k in ipairs { "image", "tag", "env", "volumes" } do service[k] = given.like and by_name[given.like][k] end
+    for _, k in ipairs { "image", "tag", "env", "volumes", "binds", "files" } do service[k] = given.like and by_name[given.like][k] end
     for k, v in pairs(given) do service[k] = v end
     by_name[service.name] = service
     all[#all + 1] = service
@@ -267,21 +173,43 @@ local function services_of(s)
   return all
 end
 
-local function health_test(health, port)
-  if health.test then return health.test end
-  local test = { "CMD" }
-  if health.command then
-    for _, part in ipairs(health.command) do test[#test + 1] = part end
-    return test
+-- An HTTP request in Bash alone, for images that have nothing else.
+local bash_request = [[exec 3<>/dev/tcp/127.0.0.1/%d && printf 'GET %s HTTP/1.0\r\nHost: 127.0.0.1\r\n%s\r\n' >&3 ]]
+  .. [[&& read -r _ status _ <&3 && [ "$status" = 200 ] ]]
+
+local function http_test(health, port)
+  local url = ("http://127.0.0.1:%d%s"):format(port, health.path)
+  if health.by == "node" then
+    return { "CMD", "node", "-e", ("fetch('%s').then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"):format(url) }
+  end
+  if health.by == "python" then
+    return { "CMD", "python3", "-c", ("import urllib.request; urllib.request.urlopen('%s', timeout=8)"):format(url) }
+  end
+  if health.by == "bash" then
+    local headers = ""
+    for _, name in ipairs(sorted_keys(health.headers or {})) do headers = headers .. ("%s: %s\\r\\n"):format(name, health.headers[name]) end
+    return { "CMD", "bash", "-c", (bash_request:format(port, health.path, headers):gsub(" $", "")) }
   end
   local words = { curl = { "curl", "-fsS", "-o", "/dev/null" }, wget = { "wget", "-q", "-O", "/dev/null" } }
   local option = { curl = "-H", wget = "--header" }
+  local test = { "CMD" }
   for _, part in ipairs(words[health.by]) do test[#test + 1] = part end
   for _, name in ipairs(sorted_keys(health.headers or {})) do
     test[#test + 1] = option[health.by]
     test[#test + 1] = ("%s: %s"):format(name, health.headers[name])
   end
-  test[#test + 1] = ("http://127.0.0.1:%d%s"):format(port, health.path)
+  test[#test + 1] = url
+  if not health.refuse then return test end
+  -- An answer that holds this text is none, whatever its status.
+  local get = health.by == "curl" and "curl -fsS" or "wget -q -O -"
+  return { "CMD", "sh", "-c", ("body=$(%s %s) || exit 1; case $body in *%s*) exit 1 ;; esac"):format(get, url, quote(health.refuse)) }
+end
+
+local function health_test(health, port)
+  if health.test then return health.test end
+  if health.by then return http_test(health, health.port or port) end
+  local test = { "CMD" }
+  for _, part in ipairs(health.command) do test[#test + 1] = part end
   return test
 end
 
@@ -306,30 +234,73 @@ local function names_database(service)
   return false
 end
 
+-- What a service waits for, each with the state that it waits for.
+local function needs_of(s, service, by_name)
+  local needs = {}
+  if s.database and service.name ~= s.id .. "-db" and names_database(service) then
+    needs[1] = { name = s.id .. "-db", condition = "service_healthy" }
+  end
+  for _, name in ipairs(service.needs or {}) do
+    needs[#needs + 1] = { name = name, condition = by_name[name].init and "service_completed_successfully" or "service_healthy" }
+  end
+  return needs
+end
+
+local function ports_of(s, service, port)
+  local ports = {}
+  if service.network then return false end
+  if port and service.name == stack.main(s).name then ports[1] = ("127.0.0.1:%d:%d"):format(port, service.port) end
+  for _, p in ipairs(service.ports or {}) do ports[#ports + 1] = ("%s%d:%d"):format(p.public and "" or "127.0.0.1:", p.host, p.port) end
+  return #ports > 0 and ports
+end
+
+-- A bind mount keeps the file that was there at the start: one that has changed makes
+-- another container by its label. What is secret never changes the label.
+local function files_label(s, vars)
+  if not s.files then return false end
+  local text = {}
+  for i, f in ipairs(s.files) do
+    text[i] = f.text:find(secret_name) and f.text or fill(s, vars, "files." .. f.name, f.text)
+  end
+  return crypto.sha256(table.concat(text, "\0")):sub(1, 16)
+end
+
 -- stack.compose(s, p) -> what templates/stack/compose.yml is given. No secret is in it.
 function stack.compose(s, p)
   local vars = known(s, p, {})
-  local out = { id = s.id, services = {}, volumes = {}, bridged = false }
+  local out, by_name, seen = { id = s.id, services = {}, volumes = {}, bridged = false }, {}, {}
+  -- What others wait for is asked more often.
+  local awaited = { [s.id .. "-db"] = s.database ~= nil }
+  for _, service in ipairs(services_of(s)) do
+    by_name[service.name] = service
+    for _, name in ipairs(service.needs or {}) do awaited[name] = true end
+  end
   for i, service in ipairs(services_of(s)) do
-    local needs = {}
-    if i > 1 and names_database(service) then needs[1] = s.id .. "-db" end
-    for _, name in ipairs(service.needs or {}) do needs[#needs + 1] = name end
-    local main = service.name == s.services[1].name
-    local ports
-    if main and vars.port and not service.network then
-      ports = { ("127.0.0.1:%d:%d"):format(vars.port, service.port) }
+    local mounts = {}
+    for _, v in ipairs(service.volumes or {}) do
+      mounts[#mounts + 1] = { type = "volume", source = v.name, mount = v.mount, read_only = false }
+    end
+    for _, b in ipairs(service.binds or {}) do
+      mounts[#mounts + 1] = { type = "bind", source = b.source or "./" .. b.from, mount = b.mount, read_only = b.from ~= nil }
+    end
+    for _, f in ipairs(service.files or {}) do
+      mounts[#mounts + 1] = { type = "bind", source = "./" .. f.name, mount = f.mount, read_only = true }
     end
     out.bridged = out.bridged or not service.network
     out.services[i] = {
-      name = service.name, image = service.image .. ":" .. service.tag, memory = ("%dm"):format(service.memory),
-      host_network = service.network == "host", ports = ports or false, env = environment(s, vars, service),
-      command = service.command or false, entrypoint = service.entrypoint or false, needs = needs,
-      volumes = service.volumes or {}, health = service.health and {
-        test = health_test(service.health, service.port), grace = ("%ds"):format(service.health.grace or 60),
+      name = service.name, container = service.container or service.name,
+      image = service.image .. ":" .. service.tag, memory = ("%dm"):format(service.memory),
+      restart = service.init and "no" or "unless-stopped",
+      host_network = service.network == "host", ports = ports_of(s, service, vars.port), env = environment(s, vars, service),
+      command = service.command or false, entrypoint = service.entrypoint or false, needs = needs_of(s, service, by_name),
+      mounts = mounts, label = service.files and files_label(s, vars) or false, health = service.health and {
+        test = health_test(service.health, service.port), interval = awaited[service.name] and "5s" or "15s",
+        grace = ("%ds"):format(service.health.grace or 60),
       } or false,
     }
-    if not service.like then
-      for _, volume in ipairs(service.volumes or {}) do out.volumes[#out.volumes + 1] = volume.name end
+    for _, volume in ipairs(service.volumes or {}) do
+      if not seen[volume.name] then out.volumes[#out.volumes + 1] = volume.name end
+      seen[volume.name] = true
     end
   end
   return out
@@ -347,7 +318,9 @@ function stack.env(s, p, secrets)
     for _, name in ipairs(sorted_keys(service.env or {})) do
       local value = service.env[name]
       if value:match(secret_name) and not value:match(whole) and seen[name] ~= value then
-        if seen[name] then bad(("templates/stacks/%s.lua: %s.env.%s"):format(s.id, service.name, name), "two values of one name") end
+        if seen[name] then
+          fail("runbook", ("templates/stacks/%s.lua: %s.env.%s: two values of one name"):format(s.id, service.name, name))
+        end
         seen[name] = value
         all[#all + 1] = { name = name, value = fill(s, vars, ("%s.env.%s"):format(service.name, name), value) }
       end
@@ -356,15 +329,98 @@ function stack.env(s, p, secrets)
   return { id = s.id, values = all }
 end
 
--- stack.site(s, p) -> what templates/stack/site.conf is given, beside `ipv6` and `tls`.
-function stack.site(s, p)
-  local tool, n = catalog.get(s.id), s.nginx
-  local redirects = {}
+-- stack.resources(s, p) -> the resources that bring a stack up: credentials, files and, last,
+-- its containers.
+function stack.resources(s, p)
+  local dir, secrets = stack.dir .. "/" .. s.id, stack.secrets(s)
+  local function private(name, template, vars, mode)
+    return file.template { path = dir .. "/" .. name, template = template, vars = vars, mode = mode or "0600",
+      owner = "root", group = "root" }
+  end
+  local list, reads = {
+    directory.present { path = dir, mode = "0700", owner = "root", group = "root" },
+    private("docker-compose.yml", "stack/compose.yml", stack.compose(s, p)),
+    private(".env", "stack/env", function(ctx) return stack.env(s, p, credentials.of(ctx, s.id, secrets)) end),
+  }, { ".env" }
+  if #secrets > 0 then table.insert(list, 1, credentials.present { tool = s.id, secrets = secrets }) end
+  for _, f in ipairs(s.files or {}) do
+    list[#list + 1] = private(f.name, "stack/file", function(ctx)
+      return { content = stack.file(s, p, f.name, credentials.of(ctx, s.id, secrets)) }
+    end, f.readable and "0644" or "0600")
+    reads[#reads + 1] = f.name
+  end
+  list[#list + 1] = compose.up { project = s.id, dir = dir, files = reads, wait = stack.grace(s), may_exit = stack.may_exit(s) }
+  return list
+end
+
+-- stack.containers(s) -> the names of its containers, those aside that do one thing and end
+function stack.containers(s)
+  local names = {}
+  for _, service in ipairs(services_of(s)) do
+    if not service.init then names[#names + 1] = service.container or service.name end
+  end
+  return names
+end
+
+-- stack.file(s, p, name, secrets) -> the content of a file that lies beside the compose file
+function stack.file(s, p, name, secrets)
+  for _, f in ipairs(s.files or {}) do
+    if f.name == name then return fill(s, known(s, p, secrets), "files." .. name, f.text) end
+  end
+end
+
+-- stack.may_exit(s) -> { NAME = true } of services that do one thing and end
+function stack.may_exit(s)
+  local names = {}
+  for _, service in ipairs(s.services) do names[service.name] = service.init end
+  return names
+end
+
+local function site_of(s, n, name, hosts, port)
+  local redirects, locations = {}, {}
   for _, from in ipairs(sorted_keys(n.redirects or {})) do redirects[#redirects + 1] = { from = from, to = n.redirects[from] } end
+  for i, l in ipairs(n.locations or {}) do
+    locations[i] = { match = l.match, port = l.port or port, timeout = l.timeout or n.timeout }
+  end
+  locations[#locations + 1] = { match = "/", port = port, timeout = n.timeout }
   return {
-    id = s.id, host = stack.host(s, p), port = tool.port, body = n.body, timeout = n.timeout,
-    websocket = n.websocket or false, server = n.server or {}, redirects = redirects,
+    id = s.id, name = name, host = hosts[1], hosts = hosts, body = n.body, server = n.server or {}, redirects = redirects,
+    websocket = n.websocket or false,
+    hidden = n.hidden or {}, locations = locations,
   }
+end
+
+-- stack.sites(s, p) -> what templates/stack/site.conf is given for each of the tool's sites,
+-- its own first, beside `ipv6` and `tls`. `name` is the site's, `hosts` are the names it answers.
+function stack.sites(s, p)
+  local list, tool = {}, catalog.part(s.id)
+  if s.nginx then list[1] = site_of(s, s.nginx, tool.subdomain, { stack.host(s, p) }, tool.port) end
+  for _, n in ipairs(s.sites or {}) do
+    local hosts = {}
+    for i, subdomain in ipairs(n.subdomains) do hosts[i] = subdomain .. "." .. p.domain end
+    list[#list + 1] = site_of(s, n, n.name, hosts, n.port)
+  end
+  return list
+end
+
+-- stack.hosts(s, p) -> every name under which the tool is reached
+function stack.hosts(s, p)
+  local names = {}
+  for _, site in ipairs(stack.sites(s, p)) do
+    for _, host in ipairs(site.hosts) do names[#names + 1] = host end
+  end
+  return names
+end
+
+-- stack.images(s) -> the images of its containers, each once
+function stack.images(s)
+  local list, seen = {}, {}
+  for _, service in ipairs(services_of(s)) do
+    local image = service.image .. ":" .. service.tag
+    if not seen[image] then list[#list + 1] = image end
+    seen[image] = true
+  end
+  return list
 end
 
 -- stack.grace(s) -> seconds in which all of its containers should be healthy

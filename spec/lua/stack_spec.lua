@@ -6,11 +6,12 @@ local sources = require "lb.sources"
 local envfile = require "lb.envfile"
 local util = require "lb.util"
 local support = require "support.lbrun"
+local standins = require "support.standins"
 
 local closure = sources.collect "runbooks/provision.lua"
 local env = script.environment(closure)
 local stack, catalog, credentials = env.stack, env.catalog, env.credentials
-local p = { tenant = "acme", domain = "acme.example" }
+local p = { tenant = "acme", domain = "acme.example", tools = catalog.names() }
 
 local tools = {}
 for _, id in ipairs(catalog.names()) do
@@ -29,19 +30,32 @@ local function secrets_of(s)
   return all
 end
 
-local function render(name, vars)
-  local text = env.template.render(closure:read("templates/stack/" .. name), vars, { name = name })
+local function plain(text)
   return host.is_secret(text) and host.reveal(text) or text
 end
 
-local function rendered(id)
-  local s = stack.get(id)
-  local site = s.nginx and stack.site(s, p)
-  if site then
+local function render(name, vars)
+  return plain(env.template.render(closure:read("templates/stack/" .. name), vars, { name = name }))
+end
+
+local function sites_of(s)
+  local list = stack.sites(s, p)
+  for _, site in ipairs(list) do
     site.ipv6, site.tls = true, { certificate = "/etc/nginx/lbrun/fallback.pem", key = "/etc/nginx/lbrun/fallback.pem", trusted = false }
   end
-  return { ["yml"] = render("compose.yml", stack.compose(s, p)), ["env"] = render("env", stack.env(s, p, secrets_of(s))),
-    conf = site and render("site.conf", site) }
+  return list
+end
+
+-- What is put on a server for a tool, by file: its sites are one text.
+local function rendered(id, secrets)
+  local s = stack.get(id)
+  local conf = {}
+  for i, site in ipairs(sites_of(s)) do conf[i] = render("site.conf", site) end
+  secrets = secrets or secrets_of(s)
+  local files = { yml = render("compose.yml", stack.compose(s, p)), env = render("env", stack.env(s, p, secrets)),
+    conf = #conf > 0 and table.concat(conf) or nil }
+  for _, f in ipairs(s.files or {}) do files[f.name] = render("file", { content = stack.file(s, p, f.name, secrets) }) end
+  return files
 end
 
 -- A whole small tool, with one change.
@@ -67,9 +81,18 @@ describe("the data of a stack #unit", function()
     { "a wrong type", function(s) s.services[1].port = "2368" end, "ghost.lua: services%[1%].port: expected a whole number" },
     { "logic", function(s) s.services[1].env.A = function() end end, "ghost.lua: services%[1%].env.A: expected a text, got a function" },
     { "no version", function(s) s.services[1].tag = "latest" end, "services%[1%].tag: 'latest' names no version" },
-    { "an unknown engine", function(s) s.database.engine = "postgre" end, "database.engine: expected postgres, mysql.*postgres" },
+    { "an unknown engine", function(s) s.database.engine = "postgre" end, "database.engine: expected postgres, mysql, mongo.*postgres" },
     { "a secret that nobody makes", function(s) s.services[1].env.A = "{{ secret.NONE }}" end, "services%[1%].env.A: there is no secret 'NONE'" },
     { "two secrets of one name", function(s) s.secrets = { { name = "DB_PASSWORD", kind = "token" } } end, "DB_PASSWORD stands twice" },
+    { "a hash of nothing", function(s) s.secrets = { { name = "H", kind = "bcrypt" } } end, "secrets%[3%].of: bcrypt, argon2id and pkcs12 name" },
+    { "a hash of what comes later", function(s) s.secrets = { { name = "H", kind = "bcrypt", of = "P" } } end, "secrets%[3%].of: there is no secret 'P' before it" },
+    { "a secret that the tool hands out, as a variable", function(s)
+      s.secrets = { { name = "K", kind = "issued" } }
+      s.services[1].env.A = "{{ secret.K }}"
+    end, "services%[1%].env.A: there is no secret 'K'" },
+    { "a file that is nowhere", function(s) s.services[1].files = { { name = "a.conf", mount = "/a" } } end, "services%[1%].files: there is no file 'a.conf'" },
+    { "a bind of two sources", function(s) s.services[1].binds = { { source = "/a", from = "b", mount = "/c" } } end, "binds: either source or from" },
+    { "a health check of what ends", function(s) s.services[1].init, s.services[1].health = true, { command = { "x" } } end, "services%[1%].health: a service that ends has none" },
     { "a volume of another tool", function(s) s.services[1].volumes = { { name = "odoo-data", mount = "/d" } } end, "'odoo%-data' does not begin with 'ghost'" },
     { "a directive without its end", function(s) s.nginx.server = { "gzip on" } end, "nginx.server%[1%]: 'gzip on' is not a directive" },
     { "a need for what is not there", function(s) s.services[1].needs = { "ghost-redis" } end, "services%[1%].needs: there is no other service" },
@@ -104,11 +127,18 @@ describe("the data of a stack #unit", function()
       local s = stack.get(id)
       local c = stack.compose(s, p)
       if catalog.get(id).port then own("port " .. catalog.get(id).port, id) end
-      for _, service in ipairs(c.services) do own("container " .. service.name, id) end
+      for _, service in ipairs(s.services) do
+        for _, port in ipairs(service.ports or {}) do own("port " .. port.host, id) end
+      end
+      for _, site in ipairs(stack.sites(s, p)) do
+        own("site " .. site.name, id)
+        for _, name in ipairs(site.hosts) do own("name " .. name, id) end
+      end
+      for _, service in ipairs(c.services) do own("container " .. service.container, id) end
       for _, volume in ipairs(c.volumes) do own("volume " .. volume, id) end
-      for _, spec in ipairs(stack.secrets(s)) do own("secret " .. credentials.key(id, spec.name), id) end
+      for _, spec in ipairs(stack.all_secrets(s)) do own("secret " .. credentials.key(id, spec.name), id) end
     end
-    assert.is_true(#tools >= 3)
+    assert.equal(31, #tools)
   end)
 end)
 
@@ -125,11 +155,33 @@ describe("the rendered files of #unit", function()
     it(id .. " leave no placeholder, bind to the loopback and hold secrets in .env alone", function()
       local files = rendered(id)
       for _, text in pairs(files) do assert.is_nil(text:find("[{}%%][{}%%]", 1) and text:find("{{", 1, true)) end
-      for address in files.yml:gmatch('ports: %["([^"]+)"') do assert.matches("^127%.0%.0%.1:", address) end
+      for ports in files.yml:gmatch "ports: (%b[])" do
+        for address in ports:gmatch '"([^"]+)"' do
+          local mail = id == "stalwart" and (address == "25:25" or address == "587:587" or address == "993:993")
+          assert(mail or address:match "^127%.0%.0%.1:%d+:%d+$", address)
+        end
+      end
       assert.is_nil(files.yml:find("value of", 1, true))
       assert.is_nil((files.conf or ""):find("value of", 1, true))
     end)
   end
+end)
+
+describe("the stand-in images #unit", function()
+  it("are told of the tools what the stacks' data says", function()
+    local all = {}
+    for i, id in ipairs(tools) do all[i] = stack.get(id) end
+    local text = standins.table(all)
+    if os.getenv "LBRUN_GOLDEN" then support.spit(standins.path, text) end
+    assert.equal(support.slurp(standins.path), text)
+  end)
+
+  it("have a recipe for every image", function()
+    for _, image in ipairs(standins.images(stack, tools)) do
+      local name = image:match "([^/:]+):[^/]+$"
+      assert(io.open(("spec/sandbox/stand-ins/%s/Dockerfile"):format(name)), "no stand-in for " .. image)
+    end
+  end)
 end)
 
 describe("the store of credentials #unit", function()

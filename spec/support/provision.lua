@@ -1,12 +1,22 @@
 -- provision.lua: what the specs of runbooks/provision.lua share: its command line for a
 -- VPS, and what a server is like, as text that can be compared. It asserts nothing.
 local support = require "support.lbrun"
+local vps = require "support.vps"
 local quote = support.quote
 
 local provision = {}
 
 -- The image that step 4 wants, which each VPS finds as if a registry had it.
-provision.images = { "nginx:1.27-alpine" }
+provision.images = { vps.nginx }
+
+-- provision.images_of(ids) -> that, and what these tools want
+function provision.images_of(ids)
+  local stack = require "lb.script".environment(require "lb.sources".collect "runbooks/provision.lua").stack
+  local list = require "support.standins".images(stack, ids)
+  table.insert(list, 1, vps.nginx)
+  return list
+end
+
 provision.steps = { "packages", "docker", "services", "nginx", "firewall", "admin", "ssh", "updates" }
 
 function provision.public_key(server)
@@ -21,12 +31,11 @@ function provision.args(server, opts)
     quote(opts.url or server.url), server.key, opts.more or "")
 end
 
--- Warnings of a machine that is smaller than the tier, and of a tool that is ports alone;
--- with them the exit is 3.
+-- Warnings of a machine that is smaller than the tier; with them the exit is 3.
 function provision.fine(result)
   local warnings = result.last and result.last.warnings or {}
   for _, text in ipairs(warnings) do
-    if not text:find("smaller than its tier", 1, true) and not text:find("there is no stack for", 1, true) then return false, text end
+    if not text:find("smaller than its tier", 1, true) then return false, text end
   end
   return result.exit == (#warnings > 0 and 3 or 0) and result.last.status == "done",
     ("exit %d with %d warnings\n%s\n%s"):format(result.exit, #warnings, result.last and result.last.message or "", result.err)

@@ -3,7 +3,10 @@
 return {
   id = "ghost",
   database = { engine = "mysql", memory = 448 },
-  secrets = { { name = "GHOST_ADMIN_PASSWORD", kind = "password" } },
+  secrets = {
+    { name = "GHOST_ADMIN_PASSWORD", kind = "password", class = "admin" },
+    { name = "GHOST_ADMIN_API_KEY", kind = "issued", class = "api" },
+  },
   services = {
     {
       name = "ghost", image = "ghost", tag = "6.59.0-alpine", port = 2368, memory = 320,

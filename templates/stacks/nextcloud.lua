@@ -2,7 +2,7 @@
 return {
   id = "nextcloud",
   database = { engine = "postgres", memory = 192 },
-  secrets = { { name = "NEXTCLOUD_ADMIN_PASSWORD", kind = "password" } },
+  secrets = { { name = "NEXTCLOUD_ADMIN_PASSWORD", kind = "password", class = "admin" } },
   services = {
     {
       name = "nextcloud", image = "nextcloud", tag = "34.0.3-apache", port = 80, memory = 512,

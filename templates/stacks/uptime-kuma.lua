@@ -2,7 +2,7 @@
 -- is on the loopback.
 return {
   id = "uptime-kuma",
-  secrets = { { name = "UPTIME_KUMA_ADMIN_PASSWORD", kind = "password" } },
+  secrets = { { name = "UPTIME_KUMA_ADMIN_PASSWORD", kind = "password", class = "admin" } },
   services = {
     {
       name = "uptime-kuma", image = "louislam/uptime-kuma", tag = "2.5.0", port = 3008, network = "host", memory = 192,

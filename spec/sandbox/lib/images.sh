@@ -96,17 +96,20 @@ builder_down() {
 	trap - EXIT
 }
 
-# load_images IMAGE...: into the VPS that is loaded, under the tags asked for.
+# load_images IMAGE...: into the VPS that is loaded, under the tags asked for. An image that
+# stands for several is read once.
 load_images() {
 	local image short
+	declare -A read=()
 	for image in "$@"; do
 		short=lbrun-stand-in/$(image_short "$image")
 		{
-			inside docker load -q <"$(image_tar "$image")" &&
-				inside docker tag "$short" "$image" &&
-				inside docker rmi "$short"
+			{ [ -n "${read[$short]:-}" ] || inside docker load -q <"$(image_tar "$image")"; } &&
+				inside docker tag "$short" "$image"
 		} >/dev/null || die "cannot load $image into $name"
+		read[$short]=1
 	done
+	[ ${#read[@]} -eq 0 ] || inside docker rmi "${!read[@]}" >/dev/null || die "cannot untag the stand-ins in $name"
 }
 
 # seed_need RELEASE IMAGE...: prints the path of a tree for /var/lib/docker that holds the

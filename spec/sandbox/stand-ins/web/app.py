@@ -1,22 +1,57 @@
 #!/usr/bin/python3
-# app.py: stands in for Ghost, Nextcloud and Uptime Kuma. It keeps rows in the tool's
-# database, by the database's own client, and a file in the tool's volume, and answers the
-# tool's health path when it can read both. It does nothing that the tools are for.
+# app.py: stands in for every tool of the catalog. Which one it is, its port, its health path
+# and its database it finds in tools.json by the variables and words that it was started
+# with. It keeps rows in the tool's database, by the database's own client, and a file in the
+# tool's first volume, and answers the health path when it can read both. It does nothing
+# that the tools are for.
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
 
 env = os.environ
 
 
 class Failed(Exception):
     pass
+
+
+def find():
+    with open("/app/tools.json", encoding="utf-8") as f:
+        table = json.load(f)
+    fits = [one for one in table if all(name in env for name in one["env"])
+            and all(word in sys.argv[1:] for word in one["args"])]
+    if not fits:
+        sys.exit("app.py: neither variables nor command are those of a tool that it stands in for")
+    return max(fits, key=lambda one: len(one["env"]) + len(one["args"]))
+
+
+me = find()
+tool = me["tool"]
+
+
+# What the variables say of the database: parts, a URL, or a URL with parts beside it.
+def database():
+    given = me["database"]
+    parts = {key: env[name] for key, name in given["variables"].items() if key != "url"}
+    if "url" in given["variables"]:
+        url = urlsplit(env[given["variables"]["url"]])
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        found = {"host": url.hostname, "port": url.port, "name": url.path.strip("/") or query.get("d"),
+                 "user": unquote(url.username) if url.username else query.get("u"),
+                 "password": unquote(url.password) if url.password else query.get("p")}
+        parts = {**{k: v for k, v in found.items() if v}, **parts}
+    if ":" in parts["host"]:
+        parts["host"] = parts["host"].split(":")[0]
+    parts.setdefault("name", tool)
+    return parts
 
 
 def client(argv, sql, variables):
@@ -27,49 +62,64 @@ def client(argv, sql, variables):
     return done.stdout.splitlines()
 
 
-def postgres(sql):
-    return client(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", env["POSTGRES_HOST"],
-                   "-U", env["POSTGRES_USER"], "-d", env["POSTGRES_DB"]],
-                  sql, {"PGPASSWORD": env["POSTGRES_PASSWORD"], "PGCONNECT_TIMEOUT": "5"})
+def postgres(sql, name=None):
+    db = database()
+    return client(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", db["host"], "-U", db["user"],
+                   "-d", name or db["name"]], sql, {"PGPASSWORD": db["password"], "PGCONNECT_TIMEOUT": "5"})
 
 
 def mysql(sql):
-    prefix = "database__connection__"
-    return client(["mysql", "-N", "-B", "--connect-timeout=5", "-h", env[prefix + "host"], "-u", env[prefix + "user"],
-                   env[prefix + "database"]], sql, {"MYSQL_PWD": env[prefix + "password"]})
+    db = database()
+    return client(["mysql", "-N", "-B", "--connect-timeout=5", "-h", db["host"], "-u", db["user"], db["name"]],
+                  sql, {"MYSQL_PWD": db["password"]})
+
+
+# The stand-in for MongoDB speaks lines of JSON.
+def mongo(sql):
+    db = database()
+    if sql.startswith("CREATE"):
+        request = {"op": "ping"}
+    elif sql.startswith("INSERT"):
+        request = {"op": "insert", "collection": "entries", "document": {"body": sql.split("'")[1]}}
+    else:
+        request = {"op": "find", "collection": "entries"}
+    request.update(user=db["user"], password=db["password"], db=db["name"])
+    with socket.create_connection((db["host"], int(db.get("port", 27017))), timeout=5) as link:
+        link.sendall((json.dumps(request) + "\n").encode())
+        answer = json.loads(link.makefile().readline())
+    if not answer["ok"]:
+        raise Failed(answer["error"])
+    return [document["body"] for document in answer.get("documents", [])]
+
+
+# Where tools that are known to use SQLite keep it, inside their first volume.
+SQLITE = {"uptime-kuma": "kuma.db", "vikunja": "vikunja.db", "paperless": "db.sqlite3", "roundcube": "sqlite.db"}
 
 
 def sqlite(sql):
-    with sqlite3.connect("/app/data/kuma.db") as db:
+    with sqlite3.connect(f"{folder}/{SQLITE.get(tool, 'stand-in.db')}") as db:
         db.execute("PRAGMA journal_mode=WAL")
-        rows = [row[0] for part in sql.split(";") if part.strip() for row in db.execute(part)]
-    return rows
+        return [row[0] for part in sql.split(";") if part.strip() for row in db.execute(part)]
 
 
-def trusted(host):
-    name = host.rsplit(":", 1)[0]
-    return name in ("127.0.0.1", "localhost") or name in env["NEXTCLOUD_TRUSTED_DOMAINS"].split()
-
-
-if "NEXTCLOUD_TRUSTED_DOMAINS" in env:
-    tool, port, folder, query = "nextcloud", 80, "/var/www/html", postgres
-    health, body = "/status.php", {"installed": True}
-elif env.get("database__client") == "mysql":
-    tool, port, folder, query = "ghost", 2368, "/var/lib/ghost/content", mysql
-    health, body = "/ghost/api/admin/site/", {"site": {"url": env["url"]}}
-elif "UPTIME_KUMA_DB_TYPE" in env:
-    tool, port, folder, query = "uptime-kuma", int(env["UPTIME_KUMA_PORT"]), "/app/data", sqlite
-    health, body = "/api/entry-page", {"type": "entryPage"}
-else:
-    sys.exit("app.py: the variables of no tool that it stands in for are set")
-
+folder = me["folder"] or "/var/lib/stand-in"
 marker = folder + "/installed"
+engine = me["database"]["engine"] if me["database"] else "sqlite"
+query = {"postgres": postgres, "mysql": mysql, "mongo": mongo, "sqlite": sqlite}[engine]
 ready = threading.Event()
+
+
+# As Odoo does: the database that the container makes is not the tool's.
+def make_database():
+    if engine == "postgres" and "name" not in me["database"]["variables"] and "url" not in me["database"]["variables"]:
+        if not postgres(f"SELECT 1 FROM pg_database WHERE datname = '{tool}';", "postgres"):
+            postgres(f'CREATE DATABASE "{tool}";', "postgres")
 
 
 def install():
     while True:
         try:
+            make_database()
             query("CREATE TABLE IF NOT EXISTS entries (body TEXT);")
             if not os.path.exists(marker):
                 query("INSERT INTO entries VALUES ('first');")
@@ -78,7 +128,7 @@ def install():
             break
         except (Failed, OSError, sqlite3.Error) as err:
             print(f"{tool}: the database does not answer: {err}", flush=True)
-            time.sleep(2)
+            time.sleep(1)
     ready.set()
     print(f"{tool}: ready", flush=True)
 
@@ -89,6 +139,14 @@ def entries():
     with open(marker, encoding="utf-8") as f:
         f.read()
     return query("SELECT body FROM entries;")
+
+
+# What tools are known to refuse, by the catalog's section on health checks.
+def stranger(host):
+    name = host.rsplit(":", 1)[0]
+    if tool == "nextcloud":
+        return name not in ("127.0.0.1", "localhost", *env["NEXTCLOUD_TRUSTED_DOMAINS"].split())
+    return tool == "homepage" and host not in env["HOMEPAGE_ALLOWED_HOSTS"].split(",")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -105,8 +163,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def refused(self):
-        host = self.headers.get("Host", "")
-        if tool == "nextcloud" and not trusted(host):
+        if stranger(self.headers.get("Host", "")):
             self.answer(400, {"error": "untrusted domain"})
         elif tool == "ghost" and self.headers.get("X-Forwarded-Proto") != "https":
             self.answer(301, {}, [("Location", env["url"] + self.path)])
@@ -122,10 +179,13 @@ class Handler(BaseHTTPRequestHandler):
         except (Failed, OSError, sqlite3.Error) as err:
             self.answer(503, {"error": str(err)})
             return
-        if self.path == health:
+        if self.path == "/" or self.path == me["health"]:
+            body = {"tool": tool, "service": me["service"], "status": "ok"}
+            if tool == "nextcloud":
+                body["installed"] = True
+            if self.path == "/":
+                body.update(entries=rows, headers=dict(self.headers))
             self.answer(200, body)
-        elif self.path == "/":
-            self.answer(200, {"tool": tool, "entries": rows, "headers": dict(self.headers)})
         else:
             self.answer(404, {})
 
@@ -144,8 +204,29 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+# A port that is no web page: it greets and closes.
+def greet(port):
+    with socket.create_server(("0.0.0.0", port)) as server:
+        while True:
+            link, _ = server.accept()
+            with link:
+                link.sendall(b"220 stand-in\r\n")
+
+
+def serve(port):
+    ThreadingHTTPServer((me["address"], port), Handler).serve_forever()
+
+
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 os.makedirs(folder, exist_ok=True)
+if me["init"]:
+    install()
+    sys.exit(0)
 threading.Thread(target=install, daemon=True).start()
-address = env.get("UPTIME_KUMA_HOST", "0.0.0.0")
-ThreadingHTTPServer((address, port), Handler).serve_forever()
+for number in me["greets"]:
+    threading.Thread(target=greet, args=(number,), daemon=True).start()
+for number in me["ports"][1:]:
+    threading.Thread(target=serve, args=(number,), daemon=True).start()
+if me["ports"]:
+    serve(me["ports"][0])
+threading.Event().wait()
