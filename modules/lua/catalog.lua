@@ -45,12 +45,13 @@ catalog.platform = {
   ["secrets-proxy"] = { port = 8100, memory = 128 },
 }
 
--- Disks are sold in decimal gigabytes, memory in binary ones.
+-- Disks are sold in decimal gigabytes, memory in binary ones. Price and estimated cost are
+-- euros a month.
 catalog.tiers = {
-  lite = { cpus = 4, memory = 8 << 30, disk = 160 * 10 ^ 9, tools = { 5, 8 } },
-  build = { cpus = 8, memory = 16 << 30, disk = 320 * 10 ^ 9, tools = { 10, 15 } },
-  scale = { cpus = 12, memory = 32 << 30, disk = 640 * 10 ^ 9, tools = { 15, 25 } },
-  enterprise = { cpus = 16, memory = 64 << 30, disk = 1200 * 10 ^ 9, tools = { 28 } },
+  lite = { cpus = 4, memory = 8 << 30, disk = 160 * 10 ^ 9, tools = { 5, 8 }, price = 29, cost = { 8, 12 } },
+  build = { cpus = 8, memory = 16 << 30, disk = 320 * 10 ^ 9, tools = { 10, 15 }, price = 45, cost = { 14, 18 } },
+  scale = { cpus = 12, memory = 32 << 30, disk = 640 * 10 ^ 9, tools = { 15, 25 }, price = 75, cost = { 22, 28 } },
+  enterprise = { cpus = 16, memory = 64 << 30, disk = 1200 * 10 ^ 9, tools = { 28 }, price = 109, cost = { 35, 45 } },
 }
 catalog.tier_names = { "lite", "build", "scale", "enterprise" }
 
@@ -107,18 +108,34 @@ end
 -- What the system itself and the platform's parts take.
 local host_memory = 768
 
+-- What the chosen tools need with the system's and the platform's own, in MiB.
+local function needed(ids)
+  local need = host_memory
+  for _, part in pairs(catalog.platform) do need = need + part.memory end
+  for _, id in ipairs(ids) do need = need + by_id[id].memory end
+  return need
+end
+
+-- Refused above, warned above.
+local refused, warned = 90, 75
+
+-- catalog.sum(ids, tier) -> { memory (MiB), share (percent), verdict }
+function catalog.sum(ids, tier)
+  local need = needed(ids)
+  local share = need * (1 << 20) / catalog.tiers[tier].memory * 100
+  return { memory = need, share = share, verdict = share > refused and "refused" or share > warned and "tight" or "fits" }
+end
+
 -- catalog.memory_warnings(ids, tier, facts) -> texts, where the chosen tools take more than
 -- 75 % of what the tier or the server has. Above 90 % it raises.
 function catalog.memory_warnings(ids, tier, facts)
-  local list, need = {}, host_memory
+  local list, need = {}, needed(ids)
   if #ids == 0 then return list end
-  for _, part in pairs(catalog.platform) do need = need + part.memory end
-  for _, id in ipairs(ids) do need = need + by_id[id].memory end
   for _, limit in ipairs { { "tier " .. tier, catalog.tiers[tier].memory }, { "this server", facts.memory } } do
     local share = need * (1 << 20) / limit[2] * 100
     local text = ("the chosen tools need %d MiB with the platform's own, %.0f %% of the memory of %s"):format(need, share, limit[1])
-    if share > 90 then fail("memory", text .. ", more than 90 %; nothing was changed") end
-    if share > 75 then list[#list + 1] = text end
+    if share > refused then fail("memory", text .. ", more than 90 %; nothing was changed") end
+    if share > warned then list[#list + 1] = text end
   end
   return list
 end
