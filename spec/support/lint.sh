@@ -1,6 +1,7 @@
 #!/bin/bash
 # lint.sh: every linter over the whole tree; all of them run, then the worst decides.
-# It changes no file and builds nothing.
+# It changes no file and builds nothing. What clang-tidy found nothing in is not asked again
+# while the preprocessed source and the rules stay the same: BUILD_DIR/lint keeps their hashes.
 #	spec/support/lint.sh BUILD_DIR COMPILER_FLAGS...
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -26,12 +27,32 @@ lua() {
 	luacheck --quiet --no-color .luacheckrc host/prelude modules/lua runbooks templates spec
 }
 
+# tidy_one FILE FLAGS...: the findings of one file.
+tidy_one() {
+	local file=$1 hash out
+	shift
+	hash=$({
+		cat .clang-tidy
+		printf '%s\n' "$file" "$@"
+		cc -E "$file" "$@" -include spec/support/analysis.h
+	} | sha256sum | cut -c 1-64)
+	[ ! -e "$lint_cache/$hash" ] || return 0
+	out=$(clang-tidy --quiet "$file" -- "$@" -include spec/support/analysis.h 2>&1) &&
+		out=$(grep -vE '^[0-9]+ warnings? |^Suppressed |^Use -header-filter|treated as errors?$' <<<"$out")
+	if [ -z "$out" ]; then
+		: >"$lint_cache/$hash"
+	else
+		printf '%s\n' "$out"
+	fi
+}
+export lint_cache=$build/lint
+export -f tidy_one
+
 tidy() {
 	local out
+	mkdir -p "$lint_cache"
 	out=$(find host modules spec/support -name '*.c' -print0 | sort -z |
-		xargs -0 -P "$(nproc)" -I '{}' \
-			clang-tidy --quiet '{}' -- "${flags[@]}" -include spec/support/analysis.h 2>&1 |
-		grep -vE '^[0-9]+ warnings? |^Suppressed |^Use -header-filter|treated as errors?$')
+		xargs -0 -P "$(nproc)" -I FILE bash -c 'tidy_one "$@"' tidy FILE "${flags[@]}")
 	[ -z "$out" ] || {
 		printf '%s\n' "$out"
 		return 1
@@ -40,7 +61,8 @@ tidy() {
 
 # The allocator of state.c hands the moved block on; cppcheck loses it in the ?: there.
 cpp() {
-	cppcheck --quiet -j "$(nproc)" --std=c11 --enable=warning,portability,performance \
+	mkdir -p "$lint_cache/cppcheck"
+	cppcheck --quiet -j "$(nproc)" --cppcheck-build-dir="$lint_cache/cppcheck" --std=c11 --enable=warning,portability,performance \
 		--suppress=missingInclude --suppress=memleak:host/state.c --inline-suppr \
 		--error-exitcode=1 -D_GNU_SOURCE -Ihost '-DLBRUN_PREFIX="/"' '-DLBRUN_VERSION="0"' \
 		host modules spec/support
