@@ -4,7 +4,7 @@
 # builds nothing.
 #	spec/support/run.sh MODE [--match NAME] [--exclude-tags A,B]
 # --match NAME: the files named NAME_spec.lua or NAME_*_spec.lua, else the specs with that
-# tag. LBRUN_SPEC_TIMEOUT: seconds a file may take (1800).
+# tag. LBRUN_SPEC_TIMEOUT: seconds a file may take (1800). LBRUN_SPEC_JOBS: files at a time (2).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 mode=$1
@@ -41,32 +41,54 @@ fi
 export ASAN_OPTIONS=${ASAN_OPTIONS:-verify_asan_link_order=0:detect_leaks=1:abort_on_error=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 export LBRUN_SPEC_MODE=$mode
-logs=build/$mode/spec-logs
+export logs=build/$mode/spec-logs
 mkdir -p "$logs"
-passed=0 failed=0 began=$SECONDS
-for file in "${files[@]}"; do
-	log=$logs/$(basename "$file" .lua).log
+began=$SECONDS
+
+log_of() {
+	local name=${1#spec/}
+	printf '%s/%s.log\n' "$logs" "${name//\//-}"
+}
+# one FILE [OPTION...]: runs it and leaves "PASSED FAILED" in its .count.
+one() {
+	local file=$1 log status last p=0 f=1
+	shift
+	log=$(log_of "$file")
 	timeout --kill-after=10 "${LBRUN_SPEC_TIMEOUT:-1800}" \
-		"build/$mode/lbrun-spec" "${options[@]}" "$file" >"$log" 2>&1 </dev/null
+		"build/$LBRUN_SPEC_MODE/lbrun-spec" "$@" "$file" >"$log" 2>&1 </dev/null
 	status=$?
 	last=$(tail -n 1 "$log")
 	if [[ ! $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
-		printf 'FAIL %s: it ended with status %d and without a count\n' "$file" $status
-		tail -n 40 "$log"
-		failed=$((failed + 1))
-		continue
-	fi
-	p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]}
-	# A file all of whose specs are left out by their tags.
-	if [ ${#options[@]} -gt 0 ] && [ "$(tail -n 2 "$log" | head -n 1)" = "no spec ran" ] &&
+		printf 'FAIL %s: it ended with status %d and without a count\n%s\n' "$file" $status \
+			"$(tail -n 40 "$log")"
+	elif [ $# -gt 0 ] && [ "$(tail -n 2 "$log" | head -n 1)" = "no spec ran" ] &&
 		! grep -q '^FAIL' "$log"; then
-		continue
+		# A file all of whose specs are left out by their tags.
+		f=0
+	else
+		p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]}
+		if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
+			printf 'FAIL %s: all of its specs passed, then it ended with status %d\n' "$file" $status
+			f=1
+		fi
+		# In one piece: two files may end at the same time.
+		printf '%s\n' "$(grep -v ' passed, [0-9]* failed$' "$log")"
 	fi
-	if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
-		printf 'FAIL %s: all of its specs passed, then it ended with status %d\n' "$file" $status
-		f=1
-	fi
-	grep -v ' passed, [0-9]* failed$' "$log"
+	printf '%d %d\n' "$p" "$f" >"${log%.log}.count"
+}
+export -f log_of one
+
+rm -f "$logs"/*.count
+# Those that boot VPSs first: they take the longest, and mostly wait.
+{
+	grep -l '#vps' "${files[@]}"
+	grep -L '#vps' "${files[@]}"
+} | xargs -P "${LBRUN_SPEC_JOBS:-2}" -I FILE bash -c 'one "$@"' one FILE "${options[@]}"
+passed=0 failed=0
+for file in "${files[@]}"; do
+	p=0 f=1
+	count=$(log_of "$file")
+	read -r p f <"${count%.log}.count" || echo "FAIL $file: it was not run"
 	passed=$((passed + p)) failed=$((failed + f))
 done
 if [ $((passed + failed)) -eq 0 ]; then
