@@ -1,4 +1,4 @@
--- provision.lua: turns a bare VPS into a tenant server (steps 1 to 9 of the runbook's
+-- provision.lua: turns a bare VPS into a tenant server (steps 1 to 10 of the runbook's
 -- section 3.2). Each step is a file of the folder of this name.
 
 local supported = {
@@ -64,17 +64,23 @@ return runbook {
     hub_url = param.string { optional = true, pattern = "^https?://", description = "the Hub, to report to" },
     job_id = param.string { optional = true, description = "the Hub's job" },
     runner_token = param.secret { optional = true, description = "the Hub's token for this job" },
-    config_json = param.string { default = "/opt/letsbe/config.json", description = "initial passwords on the server, imported and wiped" },
+    config_json = param.string { default = "/opt/letsbe/config.json", pattern = "^/.",
+      description = "initial passwords on the server, imported and wiped" },
+    models = param.list { of = param.string { pattern = "^[%w._/:-]+$" }, min = 2,
+      default = { "openrouter/anthropic/claude-sonnet-4.5", "openrouter/openai/gpt-5", "openrouter/mistralai/mistral-large" },
+      description = "the agents' model and those that take over when it does not answer" },
     restore = param.boolean { default = false, description = "stacks come up empty, to be filled from a backup" },
   },
   access = function(p) return { ("%s@:%d"):format(p.admin_user, p.ssh_port) } end,
   preflight = preflight,
   steps = function(p)
-    local list = {}
+    local list = { include("provision/00-config")(p) }
     for i, name in ipairs { "01-packages", "02-docker", "03-services", "04-nginx", "05-firewall", "06-admin", "07-ssh", "08-updates" } do
-      list[i] = include("provision/" .. name)(p)
+      list[i + 1] = include("provision/" .. name)(p)
     end
-    for _, one in ipairs(include("provision/09-stacks")(p)) do list[#list + 1] = one end
+    for _, file in ipairs { "09-stacks", "10-platform" } do
+      for _, one in ipairs(include("provision/" .. file)(p)) do list[#list + 1] = one end
+    end
     return list
   end,
 }

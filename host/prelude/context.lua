@@ -109,6 +109,12 @@ function context.new(run, step, effect, planning)
     conn()
     return envfile.secrets(run, path)
   end
+  -- A file of JSON on the target, { NAME = "text", TOOL = { NAME = "text" } }, as a list of
+  -- { tool, name, value = secret }; nil: there is none.
+  function ctx.secrets_in_json(path)
+    conn()
+    return envfile.json_secrets(run, path)
+  end
 
   function ctx.source(path)
     local text = run.closure:read("templates/" .. path)

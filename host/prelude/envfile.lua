@@ -1,6 +1,7 @@
--- envfile.lua: files of KEY=value lines on a target, read as secrets: what is in them never
+-- envfile.lua: files of KEY=value lines, and of JSON, on a target, read as secrets: what is in them never
 -- reaches a runbook as text, and is masked from the moment it was read. It writes none.
 local host = require "host"
+local json = require "json"
 local util = require "lb.util"
 
 local envfile = {}
@@ -71,6 +72,52 @@ function envfile.secrets(run, path)
     all[name] = known
   end
   return all
+end
+
+-- envfile.flatten(data, path) -> list of { tool, name, value } of an object of names to
+-- strings, those of a tool in an object of its own; a complaint names the key, not its text.
+function envfile.flatten(data, path)
+  local list = {}
+  local function refuse(key, why)
+    util.raise("config", ("%s: %s %s"):format(path, key, why))
+  end
+  local function add(tool, key, value)
+    local shown = tool and tool .. "." .. key or key
+    if not key:match("^[%a_][%w_.-]*$") then refuse("a key", "is no name of letters, digits, '_', '-' and '.'") end
+    if type(value) ~= "string" then refuse(shown, "is neither a text nor an object of texts") end
+    if #value < 8 then refuse(shown, "is shorter than 8 characters, which cannot be masked") end
+    if value:find("\0", 1, true) then refuse(shown, "holds a NUL byte") end
+    list[#list + 1] = { tool = tool, name = key, value = value }
+  end
+  if type(data) ~= "table" or json.is_array(data) then refuse("the whole", "is no JSON object") end
+  for _, key in ipairs(util.keys(data)) do
+    if type(data[key]) == "table" and not json.is_array(data[key]) then
+      for _, inner in ipairs(util.keys(data[key])) do add(key, inner, data[key][inner]) end
+    else
+      add(nil, key, data[key])
+    end
+  end
+  return list
+end
+
+-- envfile.json_secrets(run, path) -> list of { tool, name, value = secret }, or nil when
+-- there is no such file; raises `config` for what does not read so.
+function envfile.json_secrets(run, path)
+  local q = util.quote(path)
+  local status, out, err = run.conn:view(true):exec(("[ -e %s ] || [ -L %s ] || exit 44; [ -f %s ] && [ ! -L %s ] || exit 45; cat %s")
+    :format(q, q, q, q, q), { timeout = 60 })
+  if status == 44 then return nil end
+  if status == 45 then util.raise("config", path .. " is not a plain file") end
+  if status ~= 0 then util.raise("config", ("cannot read %s: %s"):format(path, util.last_lines(err, 1))) end
+  local data = json.decode(out)
+  if data == nil then util.raise("config", path .. " does not read as JSON") end
+  run.held = run.held or {}
+  local list = envfile.flatten(data, path)
+  for _, item in ipairs(list) do
+    item.value = host.secret(item.name, item.value)
+    run.held[#run.held + 1] = item.value
+  end
+  return list
 end
 
 return envfile

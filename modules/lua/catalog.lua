@@ -38,11 +38,15 @@ local tools = {
   { id = "roundcube", name = "Roundcube", subdomain = "webmail", port = 3030, memory = 128 },
 }
 
--- Parts that every server has beside the chosen tools.
+-- Parts that a server with tools has beside them. What stands here stands nowhere else:
+-- image and tag (OpenClaw's is an image of our own that holds the extension), the port on the
+-- loopback, and the path that every health check of the part asks.
 catalog.platform = {
   nginx = { image = "nginx:1.30.4-alpine", memory = 64 },
-  ["openclaw"] = { port = 18789, memory = 1536 },
-  ["secrets-proxy"] = { port = 8100, memory = 128 },
+  ["openclaw"] = { id = "openclaw", name = "OpenClaw", image = "letsbe/openclaw", tag = "v2026.2.1", port = 18789,
+    health = "/health", memory = 1536, extension = "safety-wrapper" },
+  ["secrets-proxy"] = { id = "secrets-proxy", name = "Secrets Proxy", image = "letsbe/secrets-proxy", tag = "1.0.0", port = 8100,
+    health = "/health", memory = 128 },
 }
 
 -- Disks are sold in decimal gigabytes, memory in binary ones. Price and estimated cost are

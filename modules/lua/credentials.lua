@@ -12,6 +12,31 @@ function credentials.key(tool, name)
   return name:sub(1, #prefix) == prefix and name or prefix .. name
 end
 
+-- credentials.known() -> { KEY = true } of every tool's, the platform's and the server's secrets
+function credentials.known()
+  local known = {}
+  local function add(id, secrets)
+    for _, spec in ipairs(secrets) do known[credentials.key(id, spec.name)] = true end
+  end
+  add("server", stack.server_secrets)
+  for _, ids in ipairs { catalog.names(), sorted_keys(catalog.platform) } do
+    for _, id in ipairs(ids) do
+      local s = stack.get(id)
+      if s then add(id, stack.secrets(s)) end
+    end
+  end
+  return known
+end
+
+-- credentials.write(ctx, { KEY = secret }): the whole store.
+function credentials.write(ctx, all)
+  local values = {}
+  for i, key in ipairs(sorted_keys(all)) do values[i] = { name = key, value = all[key] } end
+  ctx.target:run(("mkdir -p -m 0755 /opt/letsbe && mkdir -p %s && chmod 0700 %s"):format(credentials.dir, credentials.dir))
+  ctx.target:put(credentials.path, ctx.render("stack/credentials.env", { values = values }),
+    { mode = "0600", owner = "root", group = "root" })
+end
+
 local function missing(self, have)
   local list = {}
   for _, spec in ipairs(self.secrets) do
@@ -42,11 +67,7 @@ credentials.present = resource("credentials.present", {
     local all = ctx.secrets_of(credentials.path) or {}
     local function other(name) return all[credentials.key(self.tool, name)] end
     for _, item in ipairs(missing(self, all)) do all[item.key] = stack.mint(item.spec, item.key, other) end
-    local values = {}
-    for i, key in ipairs(sorted_keys(all)) do values[i] = { name = key, value = all[key] } end
-    ctx.target:run(("mkdir -p -m 0755 /opt/letsbe && mkdir -p %s && chmod 0700 %s"):format(credentials.dir, credentials.dir))
-    ctx.target:put(credentials.path, ctx.render("stack/credentials.env", { values = values }),
-      { mode = "0600", owner = "root", group = "root" })
+    credentials.write(ctx, all)
   end,
 })
 

@@ -77,11 +77,20 @@ function stack.check(s, file, id)
   return s
 end
 
--- stack.get(id) -> the checked data of a tool, nil where there is none.
+-- A part of the platform gets from the catalog what only the catalog says of it.
+local function of_catalog(s, id)
+  local part, main = catalog.platform[id], type(s) == "table" and type(s.services) == "table" and s.services[1]
+  if not part or type(main) ~= "table" then return s end
+  main.image, main.tag, main.port = part.image, part.tag, part.port
+  if type(main.health) == "table" then main.health.path = part.health end
+  return s
+end
+
+-- stack.get(id) -> the checked data of a tool or a part of the platform, nil where there is none.
 function stack.get(id)
   local file = ("stacks/%s.lua"):format(id)
   local s = data(file)
-  return s and stack.check(s, "templates/" .. file, id)
+  return s and stack.check(of_catalog(s, id), "templates/" .. file, id)
 end
 
 -- stack.all_secrets(s) -> all secrets of the tool, those of its database first.
