@@ -30,6 +30,7 @@ enum {
 	DOCTOR = 1 << 12,
 	VERIFY = 1 << 13,
 	HELP = 1 << 14,
+	NETCUP = 1 << 15,
 	ANY = -1,
 	ACTS = RUN | PLAN | RESUME | UNDO, /* what talks to a target */
 };
@@ -82,6 +83,18 @@ static const struct command {
 	    "what this machine has and lacks", "  lbrun doctor\n" },
 	{ "verify-journal", VERIFY, 0, 0, false, "verify-journal", NULL,
 	    "check the journal's hash chain", "  lbrun verify-journal\n" },
+	{ "netcup", NETCUP, 1, 2, false, "netcup COMMAND [ID|ZONE]",
+	    "a command: login, logout, whoami, servers, server ID, snapshots ID, "
+	    "metrics ID, tasks or dns ZONE",
+	    "log in to netcup; its servers, tasks and DNS zones",
+	    "  lbrun netcup login            a login that you allow in a browser\n"
+	    "  lbrun netcup servers -v       all servers, with state and address\n"
+	    "  lbrun netcup server 111007    one server, by id, name or nickname\n"
+	    "  lbrun netcup snapshots wrk-02\n"
+	    "  lbrun netcup metrics wrk-02 --hours 24\n"
+	    "  lbrun netcup tasks --json\n"
+	    "  lbrun netcup dns acme.example\n"
+	    "  lbrun netcup whoami; lbrun netcup logout --revoke\n" },
 	{ "help", HELP, 0, 1, false, "help [COMMAND]", NULL, "help on a command",
 	    "  lbrun help run\n" },
 };
@@ -137,6 +150,10 @@ static const struct option_row {
 	{ "fail", 0, FLAG, DECISION, SETTLE, AT(fail), NULL, "the step failed" },
 	{ "reason", 0, STRING, DECISION, SETTLE | ABANDON, AT(reason), "TEXT",
 	    "why; kept in the journal" },
+	{ "hours", 0, NUMBER, PARAMETERS, NETCUP, AT(hours), "N",
+	    "how far netcup metrics looks back; 1" },
+	{ "revoke", 0, FLAG, APPROVAL, NETCUP, AT(revoke), NULL,
+	    "netcup logout: end the login at netcup too" },
 	{ "json", 0, FLAG, OUTPUT, ANY, AT(json), NULL, "JSON lines on stdout" },
 	{ "verbose", 'v', COUNTED, OUTPUT, ANY, AT(verbose), NULL,
 	    "more detail; -vv and -vvv for still more" },

@@ -32,9 +32,9 @@ struct cli {
 	const char *targets_file, *params_file, *confirm, *journal, *request_id,
 	    *on_failure;
 	const char *reason, *color;
-	int parallel, verbose; /* parallel: 0 when not given */
+	int parallel, hours, verbose; /* 0 when not given */
 	bool check, diff, detailed_exitcode, json, yes, no_input, allow_local_root, quiet;
-	bool done, redo, fail;
+	bool done, redo, fail, revoke;
 	char message[400], hint[80];
 };
 

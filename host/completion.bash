@@ -2,10 +2,10 @@
 _lbrun() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} word command=
 	local commands="run plan resume undo settle abandon runs show log explain list describe
-		doctor verify-journal help"
+		doctor verify-journal netcup help"
 	local options="--target --targets --parallel --identity --allow-local-root --params --tags
 		--skip-tags --request-id --check --diff --detailed-exitcode --yes --confirm --no-input
-		--on-failure --done --redo --fail --reason --json --verbose --quiet --color --journal
+		--on-failure --done --redo --fail --reason --hours --revoke --json --verbose --quiet --color --journal
 		--help --version"
 	COMPREPLY=()
 	case $prev in
@@ -36,6 +36,10 @@ _lbrun() {
 	case $command in
 	resume | undo | settle | abandon | show | log | explain)
 		mapfile -t COMPREPLY < <(compgen -W "$(lbrun runs 2>/dev/null | awk '{ print $1 }')" -- "$cur")
+		;;
+	netcup)
+		mapfile -t COMPREPLY < <(compgen -W "login logout whoami servers server snapshots metrics tasks
+			dns" -- "$cur")
 		;;
 	help) mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur") ;;
 	runs | doctor | verify-journal) ;;

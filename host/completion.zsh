@@ -3,7 +3,7 @@
 _lbrun() {
   local -a commands options
   commands=(run plan resume undo settle abandon runs show log explain list describe doctor
-    verify-journal help)
+    verify-journal netcup help)
   options=(
     '*'{-t,--target}'[target or tenant]:target:(ssh\:// local\:)'
     '--targets[more targets, one a line]:file:_files'
@@ -18,6 +18,7 @@ _lbrun() {
     {-y,--yes}'[answer yes]' '--confirm[pass the barrier]:tenant:' '--no-input[never ask]'
     '--on-failure[command to run here]:command:'
     '--done[it took effect]' '--redo[apply it again]' '--fail[it failed]' '--reason[why]:text:'
+    '--hours[metrics look back]:number:' '--revoke[end the login at netcup]'
     '--json[JSON lines]' '*'{-v,--verbose}'[more detail]' {-q,--quiet}'[less]'
     '--color[colours]:when:(auto always never)' '--journal[journal file]:file:_files'
     {-h,--help}'[help]' '--version[version]'
@@ -28,6 +29,8 @@ _lbrun() {
   case $words[2] in
     resume|undo|settle|abandon|show|log|explain)
       _arguments $options "*:run:($(lbrun runs 2>/dev/null | awk '{ print $1 }'))" ;;
+    netcup)
+      _arguments $options '*:command:(login logout whoami servers server snapshots metrics tasks dns)' ;;
     *) _arguments $options '*:runbook:_files -g "*.lua"' ;;
   esac
 }

@@ -627,6 +627,9 @@ set_method(struct lb_request *r, const char *method)
 	if (strcmp(method, "HEAD") != 0 &&
 	    strcmp(method, r->has_body ? "POST" : "GET") != 0)
 		SET(CURLOPT_CUSTOMREQUEST, method);
+	/* curl repeats what a connection that it used before has swallowed */
+	if (strcmp(method, "HEAD") != 0 && strcmp(method, "GET") != 0)
+		SET(CURLOPT_FRESH_CONNECT, 1L);
 #undef SET
 	return rc == CURLE_OK;
 }

@@ -283,6 +283,10 @@ commands["verify-journal"] = function(cli)
   return 0
 end
 
+function commands.netcup(cli)
+  return require("lb.netcup").command(cli)
+end
+
 -- main(cli) -> exit status
 return function(cli)
   local command = commands[cli.command]

@@ -125,6 +125,13 @@ describe("http.request #unit", function()
       assert.equal("x/y", echo { body = "1", headers = { ["content-type"] = "x/y" } }.headers["content-type"][1])
     end)
 
+    it("what may change something once, also where a connection ends without an answer", function()
+      assert.equal(200, assert(get("plain", "status/200")).status)
+      local before = tonumber(assert(get("plain", "count")).body)
+      assert.equal("aborted", code(get("plain", "empty", { method = "PATCH", body = "x" })))
+      assert.equal(before + 1, tonumber(assert(get("plain", "count")).body))
+    end)
+
     it("HEAD, which has no body", function()
       local r = assert(get("good", "echo", { method = "HEAD" }))
       assert.equal("", r.body)

@@ -14,6 +14,7 @@ import time
 
 folder = sys.argv[1]
 ports = {}
+swallowed = []  # requests that got no answer
 
 
 def read_request(f):
@@ -90,7 +91,10 @@ def answer(c, name, method, path, headers, body):
         reply(c, 200, b"only this", length=1000)
         return False
     elif word == "empty":
+        swallowed.append(method)
         return False
+    elif word == "count":
+        reply(c, 200, b"%d" % len(swallowed))
     elif word == "garbage":
         c.sendall(b"\x00\xff\x01 this is not HTTP\r\n\r\n")
         return False

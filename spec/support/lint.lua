@@ -62,7 +62,7 @@ end
 local libraries = {
   { "^libssh2", "modules/ssh" },
   { "^openssl/", "modules/crypto", "host/digest" },
-  { "^cjson/", "modules/json" },
+  { "^cjson/", "modules/json", "modules/netcup" },
   { "^sqlite3%.h", "host/journal_db", "modules/db" },
   { "^uv%.h", "host/loop", "host/process" },
   { "^curl/", "host/curl" },
