@@ -13,8 +13,8 @@ BUILD_PACKAGES := gcc libc6-dev binutils make pkg-config liblua5.4-dev libssh2-1
 	libcurl4-openssl-dev libcjson-dev libssl-dev libargon2-dev libsqlite3-dev \
 	libuv1-dev libcrypt-dev
 SANDBOX_PACKAGES := $(shell cat spec/sandbox/packages)
-TEST_PACKAGES := lua5.4 lua-busted age openssh-client openssh-server openssl python3 sqlite3 \
-	strace docker-compose
+TEST_PACKAGES := lua5.4 lua-busted age curl openssh-client openssh-server openssl pebble python3 \
+	sqlite3 strace docker-compose
 LINT_PACKAGES := lua5.4 lua-check clang-tidy cppcheck shellcheck
 FMT_PACKAGES := clang-format
 BENCH_PACKAGES := ansible-core

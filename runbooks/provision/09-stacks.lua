@@ -31,13 +31,12 @@ return function(p)
     end
   end
   if #steps == 0 then return {} end
+  local https = certificate.of_tenant(p, names)
+  table.insert(https, 1, credentials.present { tool = "server", secrets = stack.server_secrets })
+  https[#https + 1] = nginx.site { name = "01-apex", template = "stack/apex.conf", vars = served(p) }
   table.insert(steps, 1, step {
-    name = "https", title = "HTTPS with a certificate of our own", class = "reversible", tags = { "stacks" },
-    resources = {
-      credentials.present { tool = "server", secrets = stack.server_secrets },
-      certificate.self_signed { names = names },
-      nginx.site { name = "01-apex", template = "stack/apex.conf", vars = served(p) },
-    },
+    name = "https", title = p.acme == "self-signed" and "HTTPS with a certificate of our own" or "HTTPS and its certificate",
+    class = p.acme == "self-signed" and "reversible" or "compensable", tags = { "stacks" }, resources = https,
   })
   return steps
 end
