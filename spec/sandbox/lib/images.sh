@@ -5,32 +5,35 @@
 # The variables of a VPS and of its sandbox come from `conf`, `net` and common.sh.
 # shellcheck disable=SC2154,SC1091
 
-# image_recipe IMAGE: the folder that it is built from.
-image_recipe() {
+# image_find IMAGE: sets recipe (the folder that it is built from), short (its name) and tar
+# (its place in the cache, by what it is built from). Tags are given later. It answers by
+# variables: many images have one recipe, whose checksum is worked out once.
+declare -A image_tars=()
+image_find() {
 	local part=${1##*/}
 	part=${part%%@*}
 	part=$here/stand-ins/${part%%:*}
 	[ -f "$part/Dockerfile" ] ||
 		usage_error "no stand-in for the image $1 (there are: $(cd "$here/stand-ins" && echo *))"
 	# One recipe may serve several names: they are links to it.
-	readlink -f "$part"
+	if [ -L "$part" ]; then part=$here/stand-ins/$(readlink "$part"); fi
+	recipe=$part
+	short=${recipe##*/}
+	image_base_digest
+	[ -n "${image_tars[$short]:-}" ] || image_tars[$short]=$cache/image-$short-$({
+		printf '%s\n' "$base_digest"
+		cd "$recipe" && find . -type f | LC_ALL=C sort | xargs sha256sum
+	} | sha256sum | cut -c 1-8).tar
+	tar=${image_tars[$short]}
 }
 
+base_digest=
 image_base_digest() {
-	{
+	[ -z "$base_digest" ] || return 0
+	base_digest=$({
 		apt_sources bookworm
 		declare -f image_base
-	} | sha256sum | cut -c 1-8
-}
-
-# image_tar IMAGE: its place in the cache, by what it is built from. Tags are given later.
-image_tar() {
-	local recipe
-	recipe=$(image_recipe "$1") || exit
-	printf '%s/image-%s-%s.tar\n' "$cache" "${recipe##*/}" "$({
-		image_base_digest
-		cd "$recipe" && find . -type f | LC_ALL=C sort | xargs sha256sum
-	} | sha256sum | cut -c 1-8)"
+	} | sha256sum | cut -c 1-8)
 }
 
 # image_base: a small Debian as a tarball, what every stand-in stands on.
@@ -51,36 +54,32 @@ image_base() {
 
 # image_need IMAGE...: builds what the cache lacks, in a VPS of its own.
 image_need() {
-	local image tar base missing=()
+	local image recipe short tar base missing=()
 	for image in "$@"; do
-		tar=$(image_tar "$image") || exit
+		image_find "$image"
 		[ -f "$tar" ] || missing+=("$image")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
 	exec 6>"$cache/images.lock"
 	flock -w 1800 6 || die "another command has been building images for half an hour"
-	base=$cache/image-base-$(image_base_digest).tar
+	base=$cache/image-base-$base_digest.tar
 	say "building stand-in images, once: ${missing[*]}"
 	[ -f "$base" ] || image_base "$base" >"$cache/images.log" 2>&1 </dev/null 6>&- ||
 		die "the base of the images: see $cache/images.log"
 	builder bookworm
 	inside docker import - lbrun-stand-in/base <"$base" >/dev/null || die "docker import failed"
 	for image in "${missing[@]}"; do
-		tar=$(image_tar "$image")
+		image_find "$image"
 		[ ! -f "$tar" ] || continue
-		tar -C "$(image_recipe "$image")" -c . |
-			inside docker build --network host -t "lbrun-stand-in/$(image_short "$image")" - \
+		tar -C "$recipe" -c . |
+			inside docker build --network host -t "lbrun-stand-in/$short" - \
 				>>"$cache/images.log" 2>&1 || die "the image $image: see $cache/images.log"
-		inside docker save "lbrun-stand-in/$(image_short "$image")" >"$tar.tmp" ||
+		inside docker save "lbrun-stand-in/$short" >"$tar.tmp" ||
 			die "docker save failed"
 		mv "$tar.tmp" "$tar"
 	done
 	builder_down
 	exec 6>&-
-}
-
-image_short() {
-	basename "$(image_recipe "$1")"
 }
 
 # builder RELEASE: a VPS that has Docker and nobody asked for; it goes when we end.
@@ -99,12 +98,13 @@ builder_down() {
 # load_images IMAGE...: into the VPS that is loaded, under the tags asked for. An image that
 # stands for several is read once.
 load_images() {
-	local image short
+	local image recipe short tar
 	declare -A read=()
 	for image in "$@"; do
-		short=lbrun-stand-in/$(image_short "$image")
+		image_find "$image"
+		short=lbrun-stand-in/$short
 		{
-			{ [ -n "${read[$short]:-}" ] || inside docker load -q <"$(image_tar "$image")"; } &&
+			{ [ -n "${read[$short]:-}" ] || inside docker load -q <"$tar"; } &&
 				inside docker tag "$short" "$image"
 		} >/dev/null || die "cannot load $image into $name"
 		read[$short]=1
@@ -121,7 +121,8 @@ seed_need() (
 	image_need "$@"
 	tree=$cache/seed-$release-$({
 		for image in "$@"; do
-			printf '%s %s\n' "$image" "$(image_tar "$image")"
+			image_find "$image"
+			printf '%s %s\n' "$image" "$tar"
 		done
 		docker_path "$release"
 	} | sha256sum | cut -c 1-8)
