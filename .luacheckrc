@@ -10,7 +10,7 @@ stds.runbook = {
     "print", "rawequal", "rawget", "rawlen", "rawset", "select", "setmetatable", "string", "table",
     "tonumber", "tostring", "type", "utf8", "xpcall", "_VERSION",
     "runbook", "step", "param", "resource", "done", "pending", "unknown", "after", "include", "json",
-    "template", "crypto", "quote", "argv", "diff", "duration", "fail", "last_lines", "did_you_mean",
+    "template", "crypto", "http", "quote", "argv", "diff", "duration", "fail", "last_lines", "did_you_mean",
     "sorted_keys", "parallel", "data",
   },
 }

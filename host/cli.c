@@ -31,6 +31,7 @@ enum {
 	VERIFY = 1 << 13,
 	HELP = 1 << 14,
 	NETCUP = 1 << 15,
+	OUTBOX = 1 << 16,
 	ANY = -1,
 	ACTS = RUN | PLAN | RESUME | UNDO, /* what talks to a target */
 };
@@ -73,6 +74,11 @@ static const struct command {
 	{ "explain", EXPLAIN, 1, 1, false, "explain RUN", "a RUN",
 	    "what is done, in doubt and left, and the next command",
 	    "  lbrun explain 7f3a\n" },
+	{ "outbox", OUTBOX, 0, 2, true, "outbox [list|send|drop ID] [name=@FILE]", NULL,
+	    "what the Hub has still to be told",
+	    "  lbrun outbox\n"
+	    "  lbrun outbox send runner_token=@token    the token that they need\n"
+	    "  lbrun outbox drop 4be1 --reason 'the order was cancelled'\n" },
 	{ "list", LIST, 0, 1, false, "list [DIR]", NULL, "runbooks with their summaries",
 	    "  lbrun list\n" },
 	{ "describe", DESCRIBE, 1, 1, false, "describe RUNBOOK.lua", "a RUNBOOK.lua",
@@ -125,7 +131,7 @@ static const struct option_row {
 	    "private key to log in with; may be repeated" },
 	{ "allow-local-root", 0, FLAG, TARGETS, ACTS, AT(allow_local_root), NULL,
 	    "let a runbook change this machine as root" },
-	{ "params", 'p', STRING, PARAMETERS, ACTS, AT(params_file), "FILE.json",
+	{ "params", 'p', STRING, PARAMETERS, ACTS | OUTBOX, AT(params_file), "FILE.json",
 	    "parameters from a file; name=value wins over it" },
 	{ "tags", 0, SPLIT, PARAMETERS, RUN | PLAN, AT(tags), "A,B",
 	    "only steps with one of these tags" },
@@ -148,7 +154,8 @@ static const struct option_row {
 	{ "done", 0, FLAG, DECISION, SETTLE, AT(done), NULL, "the step took effect" },
 	{ "redo", 0, FLAG, DECISION, SETTLE, AT(redo), NULL, "apply the step again" },
 	{ "fail", 0, FLAG, DECISION, SETTLE, AT(fail), NULL, "the step failed" },
-	{ "reason", 0, STRING, DECISION, SETTLE | ABANDON, AT(reason), "TEXT",
+	{ "reason", 0, STRING, DECISION, SETTLE | ABANDON | OUTBOX,
+	    AT(reason), "TEXT",
 	    "why; kept in the journal" },
 	{ "hours", 0, NUMBER, PARAMETERS, NETCUP, AT(hours), "N",
 	    "how far netcup metrics looks back; 1" },
@@ -641,7 +648,7 @@ cli_help(FILE *out, const char *command)
 
 		fprintf(out, "  %-36.*s %s\n", (int)len, words, commands[i].summary);
 	}
-	help_options(out, ANY & ~SETTLE & ~ABANDON);
+	help_options(out, ANY & ~SETTLE & ~ABANDON & ~OUTBOX);
 	fputs(
 	    "\nExit: 0 done, 2 usage, 3 warnings, 4 unreachable, 5 failed cleanly,\n"
 	    "6 partial, 7 needs approval, 8 locked, 9 in doubt, 10 changes pending,\n"

@@ -1,8 +1,8 @@
 # completion.bash: completes lbrun's commands, options, runbooks and runs in bash.
 _lbrun() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} word command=
-	local commands="run plan resume undo settle abandon runs show log explain list describe
-		doctor verify-journal netcup help"
+	local commands="run plan resume undo settle abandon runs show log explain outbox list
+		describe doctor verify-journal netcup help"
 	local options="--target --targets --parallel --identity --allow-local-root --params --tags
 		--skip-tags --request-id --check --diff --detailed-exitcode --yes --confirm --no-input
 		--on-failure --done --redo --fail --reason --hours --revoke --json --verbose --quiet --color --journal
@@ -40,6 +40,10 @@ _lbrun() {
 	netcup)
 		mapfile -t COMPREPLY < <(compgen -W "login logout whoami servers server snapshots metrics tasks
 			dns" -- "$cur")
+		;;
+	outbox)
+		mapfile -t COMPREPLY < <(compgen -W "list send drop
+			$(lbrun outbox 2>/dev/null | awk '$1 ~ /^[0-9a-f]+$/ { print $1 }')" -- "$cur")
 		;;
 	help) mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur") ;;
 	runs | doctor | verify-journal) ;;

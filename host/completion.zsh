@@ -2,7 +2,7 @@
 # completion.zsh: completes lbrun's commands, options, runbooks and runs in zsh.
 _lbrun() {
   local -a commands options
-  commands=(run plan resume undo settle abandon runs show log explain list describe doctor
+  commands=(run plan resume undo settle abandon runs show log explain outbox list describe doctor
     verify-journal netcup help)
   options=(
     '*'{-t,--target}'[target or tenant]:target:(ssh\:// local\:)'
@@ -31,6 +31,8 @@ _lbrun() {
       _arguments $options "*:run:($(lbrun runs 2>/dev/null | awk '{ print $1 }'))" ;;
     netcup)
       _arguments $options '*:command:(login logout whoami servers server snapshots metrics tasks dns)' ;;
+    outbox)
+      _arguments $options "*:what:(list send drop $(lbrun outbox 2>/dev/null | awk '$1 ~ /^[0-9a-f]+$/ { print $1 }'))" ;;
     *) _arguments $options '*:runbook:_files -g "*.lua"' ;;
   esac
 }

@@ -393,6 +393,14 @@ runs_here(long long pid, long long start_time)
 	return started == start_time;
 }
 
+bool
+journal_owner_gone(const struct journal_owner *o, const struct journal_owner *me)
+{
+	if (strcmp(o->host, me->host) != 0)
+		return false;
+	return strcmp(o->boot_id, me->boot_id) != 0 || !runs_here(o->pid, o->start_time);
+}
+
 /* The lease row stands: may this run's process `o` have it? */
 static bool
 may_take(struct journal *j, const char *run, const struct journal_owner *o)

@@ -23,6 +23,7 @@ static const struct {
 	STATE(pins),
 	STATE(paths),
 	STATE(fingerprints),
+	STATE(outbox),
 #undef STATE
 };
 enum { STATES = sizeof state / sizeof state[0] };

@@ -83,6 +83,19 @@ static const char *const migrations[] = {
 	" REFERENCES runs(id), pid INTEGER NOT NULL, start_time INTEGER NOT NULL,"
 	" boot_id TEXT NOT NULL, host TEXT NOT NULL, ttl REAL NOT NULL,"
 	" taken REAL NOT NULL, heartbeat REAL NOT NULL) WITHOUT ROWID;",
+
+	"CREATE TABLE outbox(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
+	" run TEXT NOT NULL REFERENCES runs(id), step TEXT, call TEXT NOT NULL,"
+	" method TEXT NOT NULL, url TEXT NOT NULL, path TEXT NOT NULL, body TEXT,"
+	" token TEXT NOT NULL, fingerprint TEXT NOT NULL, status TEXT NOT NULL,"
+	" attempts INTEGER NOT NULL, answered INTEGER, answer TEXT, error TEXT,"
+	" created REAL NOT NULL, updated REAL NOT NULL);"
+	"CREATE INDEX outbox_status ON outbox(status, n);"
+	"CREATE INDEX outbox_run ON outbox(run);"
+	/* Who is sending one now; like a heart's beat this is no part of the chain. */
+	"CREATE TABLE outbox_claims(n INTEGER PRIMARY KEY REFERENCES outbox(n),"
+	" boot_id TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,"
+	" start_time INTEGER NOT NULL, until REAL NOT NULL);",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

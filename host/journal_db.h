@@ -12,7 +12,7 @@
 struct sqlite3;
 struct sqlite3_stmt;
 
-enum { JOURNAL_STATEMENTS = 96 };
+enum { JOURNAL_STATEMENTS = 128 };
 
 struct journal {
 	struct sqlite3 *db;
@@ -63,6 +63,10 @@ bool journal_put_row(struct journal *j, int first, int end);
 bool journal_digest(struct journal *j, char hex[65]); /* and empties the buffer */
 
 long long journal_clock(void); /* microseconds of wall time */
+
+/* journal.c: whether that process of this machine has ended. Of another machine's it is
+ * never known. */
+bool journal_owner_gone(const struct journal_owner *o, const struct journal_owner *me);
 
 /* journal_chain.c: append the event of a change inside a transaction. `table` and `n`
  * name the state row that was changed (NULL: none). */

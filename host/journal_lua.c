@@ -5,251 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "journal_read.h"
-#include "lb.h"
-#include "mask.h"
-#include "secret.h"
-
-#define MODULE "journal"
-#define JOURNAL "lb.journal"
-
-struct box {
-	struct journal *j; /* NULL once closed */
-	struct lb_buf masked;
-};
-
-static struct journal *
-check(lua_State *L)
-{
-	struct box *b = luaL_checkudata(L, 1, JOURNAL);
-
-	if (b->j == NULL)
-		luaL_error(L, "the journal is closed");
-	return b->j;
-}
-
-static int
-fail(lua_State *L, struct journal *j, const char *op)
-{
-	const struct journal_error *e = journal_error(j);
-
-	return lb_fail(L, MODULE, op, e->code, "%s", e->message);
-}
-
-static int
-done(lua_State *L, struct journal *j, bool ok, const char *op)
-{
-	if (!ok)
-		return fail(L, j, op);
-	lua_pushboolean(L, 1);
-	return 1;
-}
-
-/* Arguments */
-
-struct sink {
-	struct lb_buf *buf;
-	bool ok;
-};
-
-static void
-collect(void *arg, const char *data, size_t len)
-{
-	struct sink *s = arg;
-
-	s->ok = s->ok && lb_buf_add(s->buf, data, len);
-}
-
-/* The string at idx as it may be stored; where the masker changes it, the masked one
- * takes its place on the stack. */
-static struct journal_text
-masked(lua_State *L, int idx)
-{
-	struct box *b = lua_touserdata(L, 1);
-	struct sink sink = { &b->masked, true };
-	struct journal_text t;
-
-	t.p = lua_tolstring(L, idx, &t.n);
-	if (t.n == 0)
-		return t;
-	lb_buf_drop(&b->masked, b->masked.len);
-	if (!mask_text(secret_masker(L), t.p, t.n, collect, &sink) || !sink.ok)
-		luaL_error(L, "not enough memory");
-	if (b->masked.len == t.n && memcmp(b->masked.data, t.p, t.n) == 0)
-		return t;
-	lua_pushlstring(L, b->masked.data, b->masked.len);
-	lua_replace(L, idx);
-	t.p = lua_tolstring(L, idx, &t.n);
-	return t;
-}
-
-/* A name: not empty, no zero byte. */
-static const char *
-name(lua_State *L, int idx)
-{
-	struct journal_text t;
-
-	luaL_checktype(L, idx, LUA_TSTRING);
-	t = masked(L, idx);
-	luaL_argcheck(L, t.n != 0, idx, "must not be empty");
-	luaL_argcheck(L, strlen(t.p) == t.n, idx, "holds a zero byte");
-	return t.p;
-}
-
-static const char *
-opt_name(lua_State *L, int idx)
-{
-	return lua_isnoneornil(L, idx) ? NULL : name(L, idx);
-}
-
-static struct journal_text
-opt_text(lua_State *L, int idx)
-{
-	if (lua_isnoneornil(L, idx))
-		return (struct journal_text){ NULL, 0 };
-	luaL_checktype(L, idx, LUA_TSTRING);
-	return masked(L, idx);
-}
-
-/* Pushes field `key` of the options at idx, masked, and leaves it on the stack so that it
- * lives as long as the call. */
-static struct journal_text
-field(lua_State *L, int idx, const char *key)
-{
-	if (lua_isnoneornil(L, idx))
-		return (struct journal_text){ NULL, 0 };
-	luaL_checkstack(L, 4, "too many options");
-	lua_pushstring(L, key);
-	lua_rawget(L, idx);
-	if (lua_isnil(L, -1))
-		return (struct journal_text){ NULL, 0 };
-	if (lua_type(L, -1) != LUA_TSTRING)
-		luaL_argerror(L, idx, lua_pushfstring(L,
-		    "'%s' must be a string, not a %s", key, luaL_typename(L, -1)));
-	return masked(L, lua_gettop(L));
-}
-
-static const char *
-field_name(lua_State *L, int idx, const char *key)
-{
-	struct journal_text t = field(L, idx, key);
-
-	if (t.p != NULL && strlen(t.p) != t.n)
-		luaL_argerror(L, idx, lua_pushfstring(L, "'%s' holds a zero byte", key));
-	return t.p;
-}
-
-static const char *
-need_name(lua_State *L, int idx, const char *key)
-{
-	const char *s = field_name(L, idx, key);
-
-	if (s == NULL || *s == '\0')
-		luaL_argerror(L, idx, lua_pushfstring(L, "'%s' is missing", key));
-	return s;
-}
-
-static long long
-field_integer(lua_State *L, int idx, const char *key)
-{
-	lua_Integer v = lb_opt_integer(L, idx, key, LLONG_MIN, LLONG_MIN + 1, LLONG_MAX);
-
-	return v == LLONG_MIN ? JOURNAL_NONE : v;
-}
-
-static long long
-need_integer(lua_State *L, int idx, const char *key)
-{
-	long long v = field_integer(L, idx, key);
-
-	if (v == JOURNAL_NONE)
-		luaL_argerror(L, idx, lua_pushfstring(L, "'%s' is missing", key));
-	return v;
-}
-
-/* Results */
-
-static void
-push_row(lua_State *L, struct journal *j)
-{
-	struct journal_value v;
-	int n = journal_columns(j);
-
-	lua_createtable(L, 0, n);
-	for (int i = 0; i < n; i++) {
-		journal_value(j, i, &v);
-		switch (v.type) {
-		case JOURNAL_NULL:
-			continue;
-		case JOURNAL_BOOL:
-			lua_pushboolean(L, v.i != 0);
-			break;
-		case JOURNAL_INT:
-			lua_pushinteger(L, v.i);
-			break;
-		case JOURNAL_REAL:
-			lua_pushnumber(L, v.r);
-			break;
-		case JOURNAL_TEXT:
-			lua_pushlstring(L, v.text.p, v.text.n);
-			break;
-		}
-		lua_setfield(L, -2, v.name);
-	}
-}
-
-static int
-rows(lua_State *L, struct journal *j, bool ok, const char *op)
-{
-	int rc = -1;
-
-	if (ok) {
-		lua_newtable(L);
-		for (lua_Integer i = 1; (rc = journal_next(j)) == 1; i++) {
-			push_row(L, j);
-			lua_rawseti(L, -2, i);
-		}
-	}
-	return rc == 0 ? 1 : fail(L, j, op);
-}
-
-/* One row as a table, or nil alone when there is none. */
-static int
-one_row(lua_State *L, struct journal *j, bool ok, const char *op)
-{
-	int rc = ok ? journal_next(j) : -1;
-
-	if (rc < 0)
-		return fail(L, j, op);
-	if (rc == 0)
-		lua_pushnil(L);
-	else
-		push_row(L, j);
-	journal_done(j);
-	return 1;
-}
-
-/* The texts of one row, or nil alone when there is none. */
-static int
-texts(lua_State *L, struct journal *j, bool ok, const char *op)
-{
-	int rc = ok ? journal_next(j) : -1, n = rc == 1 ? journal_columns(j) : 1;
-	struct journal_value v;
-
-	if (rc < 0)
-		return fail(L, j, op);
-	for (int i = 0; i < n; i++) {
-		v.text.p = NULL;
-		if (rc == 1)
-			journal_value(j, i, &v);
-		if (v.text.p != NULL)
-			lua_pushlstring(L, v.text.p, v.text.n);
-		else
-			lua_pushnil(L);
-	}
-	journal_done(j);
-	return n;
-}
+#include "journal_args_lua.h"
 
 /* Opening */
 
@@ -265,7 +21,7 @@ l_open(lua_State *L)
 	char *usual = NULL;
 	struct journal_error err;
 	unsigned flags;
-	struct box *b;
+	struct args_box *b;
 
 	if (!lua_isnoneornil(L, 1)) {
 		luaL_checktype(L, 1, LUA_TSTRING);
@@ -279,14 +35,14 @@ l_open(lua_State *L)
 		flags |= JOURNAL_CREATE;
 	b = lua_newuserdatauv(L, sizeof *b, 0);
 	memset(b, 0, sizeof *b);
-	luaL_setmetatable(L, JOURNAL);
+	luaL_setmetatable(L, ARGS_JOURNAL);
 	if (path == NULL && (path = usual = journal_default_path()) == NULL)
-		return lb_fail(L, MODULE, "open", "not_found",
+		return lb_fail(L, ARGS_MODULE, "open", "not_found",
 		    "there is no home folder for a journal: use --journal FILE");
 	b->j = journal_open(path, flags, &err);
 	free(usual);
 	if (b->j == NULL)
-		return lb_fail(L, MODULE, "open", err.code, "%s", err.message);
+		return lb_fail(L, ARGS_MODULE, "open", err.code, "%s", err.message);
 	return 1;
 }
 
@@ -299,7 +55,7 @@ l_default_path(lua_State *L)
 	char *path = journal_default_path();
 
 	if (path == NULL)
-		return lb_fail(L, MODULE, "default_path", "not_found",
+		return lb_fail(L, ARGS_MODULE, "default_path", "not_found",
 		    "there is no home folder for the journal");
 	lua_pushstring(L, path);
 	free(path);
@@ -311,7 +67,7 @@ l_default_path(lua_State *L)
 static int
 l_close(lua_State *L)
 {
-	struct box *b = luaL_checkudata(L, 1, JOURNAL);
+	struct args_box *b = luaL_checkudata(L, 1, ARGS_JOURNAL);
 
 	journal_close(b->j);
 	b->j = NULL;
@@ -323,7 +79,7 @@ l_close(lua_State *L)
 static int
 l_tostring(lua_State *L)
 {
-	struct box *b = luaL_checkudata(L, 1, JOURNAL);
+	struct args_box *b = luaL_checkudata(L, 1, ARGS_JOURNAL);
 
 	lua_pushfstring(L, "journal (%s)", b->j != NULL ? journal_path(b->j) : "closed");
 	return 1;
@@ -335,12 +91,12 @@ l_tostring(lua_State *L)
 static int
 l_head(lua_State *L)
 {
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 	long long seq = 0;
 	char hex[65];
 
 	if (!journal_head(j, hex, &seq))
-		return fail(L, j, "head");
+		return args_fail(L, j, "head");
 	lua_pushstring(L, hex);
 	lua_pushinteger(L, seq);
 	return 2;
@@ -354,12 +110,12 @@ l_head(lua_State *L)
 static int
 l_verify(lua_State *L)
 {
-	struct journal *j = check(L);
-	const char *head = opt_name(L, 2);
+	struct journal *j = args_journal(L);
+	const char *head = args_opt_name(L, 2);
 	long long count = 0;
 
 	if (!journal_verify(j, head, &count))
-		return fail(L, j, "verify");
+		return args_fail(L, j, "verify");
 	lua_pushboolean(L, 1);
 	lua_pushinteger(L, count);
 	return 2;
@@ -371,11 +127,11 @@ l_verify(lua_State *L)
 static int
 l_key(lua_State *L)
 {
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 	unsigned char key[32];
 
 	if (!journal_key(j, key))
-		return fail(L, j, "key");
+		return args_fail(L, j, "key");
 	lb_secret_push(L, "journal.key", key, sizeof key);
 	lb_wipe(key, sizeof key);
 	return 1;
@@ -405,7 +161,7 @@ sources(lua_State *L, int idx, size_t *n)
 		lua_getfield(L, -2, "path");
 		if (lua_type(L, -1) != LUA_TSTRING || lua_type(L, -2) != LUA_TSTRING)
 			luaL_argerror(L, 2, "a source needs a path and a body");
-		list[i].path = name(L, lua_gettop(L));
+		list[i].path = args_name(L, lua_gettop(L));
 		lua_rawseti(L, -4, (lua_Integer)i * 2 + 1);
 		list[i].body.p = lua_tolstring(L, -1, &list[i].body.n);
 		lua_rawseti(L, -3, (lua_Integer)i * 2 + 2);
@@ -427,7 +183,7 @@ l_run_create(lua_State *L)
 		"subject", "target", "params", "params_digest", "options",
 		"request_id", "parent",
 		"parent_step", "interface", "steps_digest", "sources", NULL };
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 	struct journal_run r = { 0 };
 	bool existing;
 	int n;
@@ -436,26 +192,26 @@ l_run_create(lua_State *L)
 	lua_settop(L, 2);
 	lb_opts(L, 2, names);
 	luaL_checkstack(L, 40, "too many options");
-	r.id = need_name(L, 2, "id");
-	r.name = field_name(L, 2, "name");
-	r.runbook = field_name(L, 2, "runbook");
-	r.section = field_name(L, 2, "section");
-	r.subject = field_name(L, 2, "subject");
-	r.target = field_name(L, 2, "target");
-	r.params = field(L, 2, "params");
-	r.params_digest = field_name(L, 2, "params_digest");
-	r.options = field(L, 2, "options");
-	r.request_id = field_name(L, 2, "request_id");
-	r.parent = field_name(L, 2, "parent");
-	r.parent_step = field_name(L, 2, "parent_step");
-	r.interface = field_integer(L, 2, "interface");
-	r.steps_digest = field_name(L, 2, "steps_digest");
+	r.id = args_need_name(L, 2, "id");
+	r.name = args_field_name(L, 2, "name");
+	r.runbook = args_field_name(L, 2, "runbook");
+	r.section = args_field_name(L, 2, "section");
+	r.subject = args_field_name(L, 2, "subject");
+	r.target = args_field_name(L, 2, "target");
+	r.params = args_field(L, 2, "params");
+	r.params_digest = args_field_name(L, 2, "params_digest");
+	r.options = args_field(L, 2, "options");
+	r.request_id = args_field_name(L, 2, "request_id");
+	r.parent = args_field_name(L, 2, "parent");
+	r.parent_step = args_field_name(L, 2, "parent_step");
+	r.interface = args_field_integer(L, 2, "interface");
+	r.steps_digest = args_field_name(L, 2, "steps_digest");
 	lua_pushliteral(L, "sources");
 	lua_rawget(L, 2);
 	r.sources = sources(L, lua_gettop(L), &r.nsources);
 	if (!journal_run_create(j, &r, &existing))
-		return fail(L, j, "run_create");
-	n = one_row(L, j, existing ?
+		return args_fail(L, j, "run_create");
+	n = args_one_row(L, j, existing ?
 	    journal_query(j, JOURNAL_REQUEST, r.request_id, NULL) :
 	    journal_run(j, r.id), "run_create");
 	if (n != 1)
@@ -470,9 +226,9 @@ l_run_create(lua_State *L)
 static int
 l_run(lua_State *L)
 {
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 
-	return one_row(L, j, journal_run(j, name(L, 2)), "run");
+	return args_one_row(L, j, journal_run(j, args_name(L, 2)), "run");
 }
 
 /* j:runs{ status, target, parent, limit }
@@ -483,17 +239,17 @@ l_runs(lua_State *L)
 {
 	static const char *const names[] = { "status", "target", "parent", "limit",
 		NULL };
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 	const char *status, *target, *parent;
 	long long limit;
 
 	lua_settop(L, 2);
 	lb_opts(L, 2, names);
 	limit = lb_opt_integer(L, 2, "limit", -1, 1, INT_MAX);
-	status = field_name(L, 2, "status");
-	target = field_name(L, 2, "target");
-	parent = field_name(L, 2, "parent");
-	return rows(L, j, journal_runs(j, status, target, parent, limit), "runs");
+	status = args_field_name(L, 2, "status");
+	target = args_field_name(L, 2, "target");
+	parent = args_field_name(L, 2, "parent");
+	return args_rows(L, j, journal_runs(j, status, target, parent, limit), "runs");
 }
 
 /* j:children(run)
@@ -502,9 +258,10 @@ l_runs(lua_State *L)
 static int
 l_children(lua_State *L)
 {
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 
-	return rows(L, j, journal_runs(j, NULL, NULL, name(L, 2), -1), "children");
+	return args_rows(
+	    L, j, journal_runs(j, NULL, NULL, args_name(L, 2), -1), "children");
 }
 
 /* j:run_set(id, { status, exit, summary, steps_digest }, event_type, event_json)
@@ -516,16 +273,18 @@ l_run_set(lua_State *L)
 {
 	static const char *const names[] = { "status", "exit", "summary", "steps_digest",
 		NULL };
-	struct journal *j = check(L);
-	const char *id = name(L, 2), *type = name(L, 4), *status, *digest;
-	struct journal_text data = opt_text(L, 5), summary;
+	struct journal *j = args_journal(L);
+	const char *id = args_name(L, 2), *type = args_name(L, 4), *status, *digest;
+	struct journal_text data = args_opt_text(L, 5), summary;
 
 	lb_opts(L, 3, names);
-	status = field_name(L, 3, "status");
-	summary = field(L, 3, "summary");
-	digest = field_name(L, 3, "steps_digest");
-	return done(L, j, journal_run_set(j, id, status, field_integer(L, 3, "exit"),
-	    summary, digest, type, data), "run_set");
+	status = args_field_name(L, 3, "status");
+	summary = args_field(L, 3, "summary");
+	digest = args_field_name(L, 3, "steps_digest");
+	return args_done(L, j,
+	    journal_run_set(j, id, status, args_field_integer(L, 3, "exit"), summary,
+		digest, type, data),
+	    "run_set");
 }
 
 /* Steps and effects */
@@ -540,19 +299,21 @@ l_step_set(lua_State *L)
 {
 	static const char *const names[] = { "idx", "status", "class", "attempt",
 		"message", "title", NULL };
-	struct journal *j = check(L);
-	const char *run = name(L, 2), *step = name(L, 3), *type = name(L, 5);
-	struct journal_text data = opt_text(L, 6);
+	struct journal *j = args_journal(L);
+	const char *run = args_name(L, 2), *step = args_name(L, 3),
+		   *type = args_name(L, 5);
+	struct journal_text data = args_opt_text(L, 6);
 	struct journal_step s;
 
 	lb_opts(L, 4, names);
-	s.idx = field_integer(L, 4, "idx");
-	s.attempt = field_integer(L, 4, "attempt");
-	s.status = field_name(L, 4, "status");
-	s.class = field_name(L, 4, "class");
-	s.title = field_name(L, 4, "title");
-	s.message = field(L, 4, "message");
-	return done(L, j, journal_step_set(j, run, step, &s, type, data), "step_set");
+	s.idx = args_field_integer(L, 4, "idx");
+	s.attempt = args_field_integer(L, 4, "attempt");
+	s.status = args_field_name(L, 4, "status");
+	s.class = args_field_name(L, 4, "class");
+	s.title = args_field_name(L, 4, "title");
+	s.message = args_field(L, 4, "message");
+	return args_done(
+	    L, j, journal_step_set(j, run, step, &s, type, data), "step_set");
 }
 
 /* j:steps(run)
@@ -561,9 +322,10 @@ l_step_set(lua_State *L)
 static int
 l_steps(lua_State *L)
 {
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 
-	return rows(L, j, journal_query(j, JOURNAL_STEPS, name(L, 2), NULL), "steps");
+	return args_rows(
+	    L, j, journal_query(j, JOURNAL_STEPS, args_name(L, 2), NULL), "steps");
 }
 
 /* j:effect_begin(run, step, effect, { idx, resource, intent, before, undoable })
@@ -575,22 +337,23 @@ l_effect_begin(lua_State *L)
 {
 	static const char *const names[] = { "idx", "resource", "intent", "before",
 		"undoable", NULL };
-	struct journal *j = check(L);
-	const char *run = name(L, 2), *step = name(L, 3), *effect = name(L, 4), *resource;
+	struct journal *j = args_journal(L);
+	const char *run = args_name(L, 2), *step = args_name(L, 3),
+		   *effect = args_name(L, 4), *resource;
 	struct journal_text intent, before;
 	long long idx, attempt;
 	bool undoable;
 
 	lua_settop(L, 5);
 	lb_opts(L, 5, names);
-	idx = field_integer(L, 5, "idx");
+	idx = args_field_integer(L, 5, "idx");
 	undoable = lb_opt_boolean(L, 5, "undoable", false);
-	resource = field_name(L, 5, "resource");
-	intent = field(L, 5, "intent");
-	before = field(L, 5, "before");
+	resource = args_field_name(L, 5, "resource");
+	intent = args_field(L, 5, "intent");
+	before = args_field(L, 5, "before");
 	if (!journal_effect_begin(j, run, step, effect, idx, resource, intent, before,
 	    undoable, &attempt))
-		return fail(L, j, "effect_begin");
+		return args_fail(L, j, "effect_begin");
 	lua_pushinteger(L, attempt);
 	return 1;
 }
@@ -605,16 +368,17 @@ l_effect_end(lua_State *L)
 	static const char *const names[] = { "output", "message", NULL };
 	static const char *const statuses[] = { "done", "failed", "doubt", "undone",
 		"kept", NULL };
-	struct journal *j = check(L);
-	const char *run = name(L, 2), *step = name(L, 3), *effect = name(L, 4);
+	struct journal *j = args_journal(L);
+	const char *run = args_name(L, 2), *step = args_name(L, 3),
+		   *effect = args_name(L, 4);
 	const char *status = statuses[luaL_checkoption(L, 5, NULL, statuses)];
 	struct journal_text output, message;
 
 	lua_settop(L, 6);
 	lb_opts(L, 6, names);
-	output = field(L, 6, "output");
-	message = field(L, 6, "message");
-	return done(L, j, journal_effect_end(j, run, step, effect, status, output,
+	output = args_field(L, 6, "output");
+	message = args_field(L, 6, "message");
+	return args_done(L, j, journal_effect_end(j, run, step, effect, status, output,
 	    message), "effect_end");
 }
 
@@ -626,9 +390,10 @@ l_effect_end(lua_State *L)
 static int
 l_effects(lua_State *L)
 {
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 
-	return rows(L, j, journal_query(j, JOURNAL_EFFECTS, name(L, 2), opt_name(L, 3)),
+	return args_rows(L, j,
+	    journal_query(j, JOURNAL_EFFECTS, args_name(L, 2), args_opt_name(L, 3)),
 	    "effects");
 }
 
@@ -640,10 +405,10 @@ l_effects(lua_State *L)
 static int
 l_event(lua_State *L)
 {
-	struct journal *j = check(L);
-	const char *run = name(L, 2), *type = name(L, 3);
+	struct journal *j = args_journal(L);
+	const char *run = args_name(L, 2), *type = args_name(L, 3);
 
-	return done(L, j, journal_event(j, run, type, opt_text(L, 4)), "event");
+	return args_done(L, j, journal_event(j, run, type, args_opt_text(L, 4)), "event");
 }
 
 /* j:events(run, { after, limit })
@@ -654,13 +419,14 @@ static int
 l_events(lua_State *L)
 {
 	static const char *const names[] = { "after", "limit", NULL };
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 	long long after, limit;
 
 	lb_opts(L, 3, names);
 	after = lb_opt_integer(L, 3, "after", 0, 0, LLONG_MAX);
 	limit = lb_opt_integer(L, 3, "limit", -1, 1, INT_MAX);
-	return rows(L, j, journal_events(j, opt_name(L, 2), after, limit), "events");
+	return args_rows(
+	    L, j, journal_events(j, args_opt_name(L, 2), after, limit), "events");
 }
 
 /* j:source(run, path)
@@ -669,12 +435,12 @@ l_events(lua_State *L)
 static int
 l_source(lua_State *L)
 {
-	struct journal *j = check(L);
-	const char *run = name(L, 2), *path = name(L, 3);
-	int n = texts(L, j, journal_query(j, JOURNAL_SOURCE, run, path), "source");
+	struct journal *j = args_journal(L);
+	const char *run = args_name(L, 2), *path = args_name(L, 3);
+	int n = args_texts(L, j, journal_query(j, JOURNAL_SOURCE, run, path), "source");
 
 	if (n == 1 && lua_isnil(L, -1))
-		return lb_fail(L, MODULE, "source", "not_found",
+		return lb_fail(L, ARGS_MODULE, "source", "not_found",
 		    "run %s has no source %s", run, path);
 	return n;
 }
@@ -685,9 +451,10 @@ l_source(lua_State *L)
 static int
 l_sources(lua_State *L)
 {
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 
-	return rows(L, j, journal_query(j, JOURNAL_SOURCES, name(L, 2), NULL), "sources");
+	return args_rows(
+	    L, j, journal_query(j, JOURNAL_SOURCES, args_name(L, 2), NULL), "sources");
 }
 
 /* Pins, paths, fingerprints */
@@ -698,9 +465,10 @@ l_sources(lua_State *L)
 static int
 l_pin(lua_State *L)
 {
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 
-	return texts(L, j, journal_query(j, JOURNAL_PIN, name(L, 2), name(L, 3)), "pin");
+	return args_texts(
+	    L, j, journal_query(j, JOURNAL_PIN, args_name(L, 2), args_name(L, 3)), "pin");
 }
 
 /* j:pin_set(run, target, json)
@@ -709,11 +477,12 @@ l_pin(lua_State *L)
 static int
 l_pin_set(lua_State *L)
 {
-	struct journal *j = check(L);
-	const char *run = name(L, 2), *target = name(L, 3);
+	struct journal *j = args_journal(L);
+	const char *run = args_name(L, 2), *target = args_name(L, 3);
 
 	luaL_checktype(L, 4, LUA_TSTRING);
-	return done(L, j, journal_pin_set(j, run, target, masked(L, 4)), "pin_set");
+	return args_done(
+	    L, j, journal_pin_set(j, run, target, args_masked(L, 4)), "pin_set");
 }
 
 /* j:path(target)
@@ -723,13 +492,14 @@ l_pin_set(lua_State *L)
 static int
 l_path(lua_State *L)
 {
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 
 	if (lua_isnone(L, 2)) {
 		lua_pushstring(L, journal_path(j));
 		return 1;
 	}
-	return texts(L, j, journal_query(j, JOURNAL_PROVEN, name(L, 2), NULL), "path");
+	return args_texts(
+	    L, j, journal_query(j, JOURNAL_PROVEN, args_name(L, 2), NULL), "path");
 }
 
 /* j:path_set(target, url, json)
@@ -738,10 +508,11 @@ l_path(lua_State *L)
 static int
 l_path_set(lua_State *L)
 {
-	struct journal *j = check(L);
-	const char *target = name(L, 2), *url = name(L, 3);
+	struct journal *j = args_journal(L);
+	const char *target = args_name(L, 2), *url = args_name(L, 3);
 
-	return done(L, j, journal_path_set(j, target, url, opt_text(L, 4)), "path_set");
+	return args_done(
+	    L, j, journal_path_set(j, target, url, args_opt_text(L, 4)), "path_set");
 }
 
 /* j:fingerprint(run, name, hex)
@@ -751,13 +522,13 @@ l_path_set(lua_State *L)
 static int
 l_fingerprint(lua_State *L)
 {
-	struct journal *j = check(L);
-	const char *run = name(L, 2), *what = name(L, 3);
+	struct journal *j = args_journal(L);
+	const char *run = args_name(L, 2), *what = args_name(L, 3);
 
 	if (lua_isnoneornil(L, 4))
-		return texts(L, j, journal_query(j, JOURNAL_FINGERPRINT, run, what),
+		return args_texts(L, j, journal_query(j, JOURNAL_FINGERPRINT, run, what),
 		    "fingerprint");
-	return done(L, j, journal_fingerprint_set(j, run, what, name(L, 4)),
+	return args_done(L, j, journal_fingerprint_set(j, run, what, args_name(L, 4)),
 	    "fingerprint");
 }
 
@@ -768,10 +539,10 @@ static int
 leased(lua_State *L, struct journal *j, bool ok, const char *target, const char *op)
 {
 	bool holder = !ok && strcmp(journal_error(j)->code, "locked") == 0;
-	int n = done(L, j, ok, op);
+	int n = args_done(L, j, ok, op);
 
 	if (holder &&
-	    one_row(L, j, journal_query(j, JOURNAL_LEASE, target, NULL), op) == 1)
+	    args_one_row(L, j, journal_query(j, JOURNAL_LEASE, target, NULL), op) == 1)
 		lua_setfield(L, -2, "holder");
 	return n;
 }
@@ -783,19 +554,15 @@ leased(lua_State *L, struct journal *j, bool ok, const char *target, const char 
 static int
 l_lease_take(lua_State *L)
 {
-	struct journal *j = check(L);
-	const char *target = name(L, 2), *run = name(L, 3);
+	struct journal *j = args_journal(L);
+	const char *target = args_name(L, 2), *run = args_name(L, 3);
 	struct journal_owner o;
 	double ttl;
 
 	luaL_checktype(L, 5, LUA_TNUMBER);
 	ttl = lua_tonumber(L, 5);
 	luaL_argcheck(L, ttl > 0, 5, "must be a number of seconds");
-	luaL_checktype(L, 4, LUA_TTABLE);
-	o.pid = need_integer(L, 4, "pid");
-	o.start_time = need_integer(L, 4, "start_time");
-	o.boot_id = need_name(L, 4, "boot_id");
-	o.host = need_name(L, 4, "host");
+	args_owner(L, 4, &o);
 	return leased(L, j, journal_lease_take(j, target, run, &o, ttl), target,
 	    "lease_take");
 }
@@ -806,10 +573,10 @@ l_lease_take(lua_State *L)
 static int
 l_lease_beat(lua_State *L)
 {
-	struct journal *j = check(L);
-	const char *target = name(L, 2);
+	struct journal *j = args_journal(L);
+	const char *target = args_name(L, 2);
 
-	return leased(L, j, journal_lease_beat(j, target, name(L, 3)), target,
+	return leased(L, j, journal_lease_beat(j, target, args_name(L, 3)), target,
 	    "lease_beat");
 }
 
@@ -820,10 +587,10 @@ l_lease_beat(lua_State *L)
 static int
 l_lease_drop(lua_State *L)
 {
-	struct journal *j = check(L);
-	const char *target = name(L, 2);
+	struct journal *j = args_journal(L);
+	const char *target = args_name(L, 2);
 
-	return leased(L, j, journal_lease_drop(j, target, name(L, 3)), target,
+	return leased(L, j, journal_lease_drop(j, target, args_name(L, 3)), target,
 	    "lease_drop");
 }
 
@@ -834,9 +601,10 @@ l_lease_drop(lua_State *L)
 static int
 l_lease(lua_State *L)
 {
-	struct journal *j = check(L);
+	struct journal *j = args_journal(L);
 
-	return one_row(L, j, journal_query(j, JOURNAL_LEASE, name(L, 2), NULL), "lease");
+	return args_one_row(
+	    L, j, journal_query(j, JOURNAL_LEASE, args_name(L, 2), NULL), "lease");
 }
 
 int luaopen_journal(lua_State *L);
@@ -886,11 +654,12 @@ luaopen_journal(lua_State *L)
 		{ NULL, NULL },
 	};
 
-	if (luaL_newmetatable(L, JOURNAL)) {
+	if (luaL_newmetatable(L, ARGS_JOURNAL)) {
 		luaL_setfuncs(L, meta, 0);
 		luaL_newlib(L, methods);
+		args_outbox_methods(L);
 		lua_setfield(L, -2, "__index");
-		lua_pushliteral(L, MODULE);
+		lua_pushliteral(L, ARGS_MODULE);
 		lua_setfield(L, -2, "__metatable");
 	}
 	lua_pop(L, 1);

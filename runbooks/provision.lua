@@ -41,6 +41,7 @@ local function preflight(ctx)
   for _, id in ipairs(p.tools) do
     if not stack.get(id) then ctx.warn(("there is no stack for %s: it is not deployed"):format(id)) end
   end
+  hub.check(ctx)
 end
 
 return runbook {
@@ -85,6 +86,15 @@ return runbook {
     for _, file in ipairs { "09-stacks", "10-platform" } do
       for _, one in ipairs(include("provision/" .. file)(p)) do list[#list + 1] = one end
     end
+    if p.hub_url then
+      list[#list + 1] = step {
+        name = "report", title = "Report to the Hub", class = "pure", tags = { "verify" },
+        resources = { hub.reported { call = "job", fields = { status = "COMPLETED" } } },
+      }
+    end
     return list
+  end,
+  on_failure = function(ctx, why)
+    hub.report(ctx, { call = "job", fields = { status = "FAILED", step = why.step, message = why.message }, key = "failed " .. why.number })
   end,
 }

@@ -7,6 +7,7 @@ local util = require "lb.util"
 local access = require "lb.access"
 local envfile = require "lb.envfile"
 local job = require "lb.job"
+local outbox = require "lb.outbox"
 
 local context = {}
 
@@ -182,6 +183,18 @@ function context.new(run, step, effect, planning)
   end
   function ctx.identities()
     return run.conn and run.conn.session and access.identities(run) or nil
+  end
+  -- A report to the Hub: entered, then sent if the Hub answers. -> its row in the outbox
+  function ctx.report(r)
+    if planning or not effect then util.misuse("a report is made by an apply") end
+    return outbox.report(run, step, r)
+  end
+  -- The row of the report that this step of the run made, nil when it made none.
+  function ctx.reported(key)
+    if not run.id then return nil end
+    local row, err = run.journal:outbox_one(outbox.id(run, step, key))
+    if not row and err.code ~= "not_found" then util.check(nil, err) end
+    return row
   end
   function ctx.child(options)
     if planning or not effect then util.misuse("a child run is started by an apply") end

@@ -9,6 +9,7 @@ local context = require "lb.context"
 local access = require "lb.access"
 local lock = require "lb.lock"
 local job = require "lb.job"
+local outbox = require "lb.outbox"
 
 local engine = {}
 
@@ -30,7 +31,7 @@ function engine.effects(step)
     list[#list + 1] = {
       id = r.id, idx = i, resource = r.name, probe = bind "probe", apply = bind "apply",
       before = bind "before", undo = bind "undo", intent = bind "intent",
-      undoable = def.undo ~= nil and def.undoable ~= false, rerun = true,
+      undoable = def.undo ~= nil and def.undoable ~= false, rerun = true, pure = def.pure,
     }
   end
   if step.apply then
@@ -263,7 +264,9 @@ end
 local function attempt(run, step, effect)
   local journal = run.journal
   local row = run.effects[step.name] and run.effects[step.name][effect.id]
-  if row and (row.status == "done" or row.status == "kept") then return row.attempt and row.attempt > 0 end
+  if row and (row.status == "done" or row.status == "kept") then
+    return row.attempt and row.attempt > 0 and not effect.pure
+  end
   local open = row and row.status == "open"
   if open then settle_jobs(run, step, effect) end
   local ctx = context.new(run, step, nil, false)
@@ -276,7 +279,7 @@ local function attempt(run, step, effect)
       engine.forget_jobs(effect)
       run.display:event(run, "effect.done", { step = step.name, effect = effect.id, found = true })
     end
-    return row ~= nil
+    return row ~= nil and not effect.pure
   end
   if answer.state ~= "pending" then
     if not open then
@@ -497,6 +500,21 @@ local function preflight(run)
   run.book.preflight(context.new(run, { name = "preflight", sudo = run.book.sudo }, nil, true))
 end
 
+-- What the runbook does when a run of it has failed; its own failure is a warning.
+local function on_failure(run, err)
+  if not run.book.on_failure or not run.began or not err.step then return end
+  local number = 1
+  for _, event in ipairs(util.check(run.journal:events(run.id, {}))) do
+    if event.type == "run.failed" then number = number + 1 end
+  end
+  local fine, failure = pcall(function()
+    local step = { name = "on_failure", sudo = run.book.sudo }
+    run.book.on_failure(context.new(run, step, { id = "on_failure" }, false),
+      { number = number, step = err.step, code = err.code, message = json.decode(util.json { host.mask(err.message) })[1] })
+  end)
+  if not fine then run:warn(nil, "on_failure of the runbook failed: " .. util.as_error(failure).message) end
+end
+
 -- engine.execute(run) -> exit. Every way out leaves the journal's row of the run settled.
 function engine.execute(run)
   local started = host.monotonic()
@@ -535,6 +553,16 @@ function engine.execute(run)
     elseif err.step then status, exit = "failed", err.clean and 5 or 6
     elseif err.code == "script" or err.code == "internal" then status, exit = "failed", 1
     else status, exit = "failed", next(run.effects or {}) and 6 or 5 end
+  end
+  if status == "done" or status == "failed" then
+    local settled, trouble = pcall(function()
+      if status == "failed" then on_failure(run, err) end
+      outbox.finish(run)
+    end)
+    if not settled and status == "done" then
+      err = util.as_error(trouble)
+      status, exit = "failed", util.exit_of(err)
+    elseif status == "done" then exit = #run.warnings > 0 and 3 or 0 end
   end
   -- Refused before its first step: nothing was touched, there is nothing to resume.
   -- A resume that does not even get through leaves its run as open as it was.

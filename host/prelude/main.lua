@@ -15,9 +15,20 @@ local function journal_path(options)
   return state .. "/lbrun/journal.db"
 end
 
+-- To look into a journal of an older format, it is brought forward first.
+local function look_into(path)
+  local j, err = journal.open(path, { readonly = true })
+  if j or err.code ~= "readonly" then return j, err end
+  local older, why = journal.open(path, { create = false })
+  if not older then return nil, why end
+  older:close()
+  return journal.open(path, { readonly = true })
+end
+
 local function open_journal(options, readonly)
   local path = journal_path(options)
-  local j, err = journal.open(path, { readonly = readonly or false, create = not readonly })
+  local j, err
+  if readonly then j, err = look_into(path) else j, err = journal.open(path) end
   if j then return j end
   if readonly and err.code == "not_found" then
     util.raise("usage", ("there is no journal at %s: nothing was run yet, or name it with --journal"):format(path))
@@ -151,7 +162,7 @@ function commands.plan(cli)
   local display = display_of.new(cli.options, #list > 1)
   local exit = 0
   -- What earlier runs proved of the server (pins, paths) is read, never written.
-  local j = journal.open(journal_path(cli.options), { readonly = true })
+  local j = look_into(journal_path(cli.options))
   for i = 1, math.max(1, #list) do
     local run = loader.fresh(cli, opened, list[i], display)
     run.journal = j or nil
@@ -258,6 +269,12 @@ end
 
 function commands.runs(cli)
   return require("lb.report").runs(open_journal(cli.options, true), cli.options)
+end
+
+function commands.outbox(cli)
+  local word = cli.operands[1] or "list"
+  local looks = word == "list"
+  return require("lb.outbox_command").run(open_journal(cli.options, looks), word, cli)
 end
 
 function commands.list(cli)

@@ -6,6 +6,7 @@ local script = require "lb.script"
 local context = require "lb.context"
 local access = require "lb.access"
 local engine = require "lb.engine"
+local web = require "lb.web"
 
 local plan = {}
 
@@ -47,6 +48,7 @@ end
 -- plan.show(run) -> exit
 function plan.show(run)
   local display = run.display
+  web.read_only(run.env)
   if run.spec then
     run.conn = access.connect(run)
   end
@@ -66,7 +68,7 @@ function plan.show(run)
       local before = waits_for
       for _, effect in ipairs(engine.effects(step)) do
         local state, text, intent = look(run, step, effect, changes and step.name or before)
-        counts[state] = counts[state] + 1
+        if not effect.pure or state ~= "pending" and state ~= "after" then counts[state] = counts[state] + 1 end
         if state ~= "done" and not effect.pure then changes = true end
         if display.json then
           display:line { type = "plan.effect", step = step.name, effect = effect.id, state = state,

@@ -7,6 +7,7 @@ local crypto = require "crypto"
 local util = require "lb.util"
 local params = require "lb.params"
 local diff = require "lb.diff"
+local web = require "lb.web"
 
 local script = {}
 
@@ -52,7 +53,7 @@ end
 local def_fields = {
   args = "table?", list = "boolean?", id = "function", probe = "function", apply = "function",
   intent = "function?", before = "function?", undo = "function?", undoable = "boolean?",
-  settle = "function?", check = "function?",
+  settle = "function?", check = "function?", pure = "boolean?",
 }
 local function resource(name, def)
   expect_type("resource name", name, "string", 2)
@@ -143,7 +144,7 @@ end
 local runbook_fields = {
   name = "string", summary = "string", section = "string?", params = "table?",
   access = "function?", steps = "table|function", sudo = "boolean?", preflight = "function?",
-  verify = "function?", finish = "function?", subject = "string?", target = "string?",
+  verify = "function?", on_failure = "function?", subject = "string?", target = "string?",
 }
 local function runbook(def)
   expect_type("runbook", def, "table", 2)
@@ -221,6 +222,7 @@ function script.environment(closure)
   env.json = raising(json)
   env.template = { render = function(...) return util.check(template.render(...)) end }
   env.crypto = raising(crypto)
+  env.http = web.new(env)
   env.quote, env.argv, env.diff = util.quote, util.argv, diff
   env.duration, env.last_lines, env.did_you_mean = util.duration, util.last_lines, util.did_you_mean
   env.sorted_keys = util.keys

@@ -40,7 +40,8 @@ end
 local layers = {
   { "digest", "version", "prelude", "modules", "mask", "journal" },
   { "lb", "secret", "curl" },
-  { "loop", "sandbox", "state", "cli", "process", "mask_lua", "journal_lua", "hostlib" },
+  { "loop", "sandbox", "state", "cli", "process", "mask_lua", "journal_lua", "journal_args_lua",
+    "journal_outbox_lua", "hostlib" },
   { "runtime" },
   { "main" },
 }
