@@ -33,11 +33,14 @@ if [ -n "$(ls -A /var/lib/dpkg/updates 2>/dev/null)" ] || [ -n "$(dpkg --audit 2
   echo "finishing an interrupted dpkg"
   lb_retry dpkg --force-confold --force-confdef --configure -a
 fi
-# A disk that was full, or a power cut, leaves packages whose dependencies never came.
-if ! apt-get -q -o Debug::NoLocking=1 check >/dev/null 2>&1; then
+# A disk that was full, or a power cut, leaves packages whose dependencies never came: apt
+# refuses then, and is asked about it only then.
+lb_apt() {
+  apt-get ]] .. options .. [[ "$@" && return
+  apt-get -q -o Debug::NoLocking=1 check >/dev/null 2>&1 && return 100
   echo "completing packages that lack their dependencies"
-  apt-get ]] .. options .. [[ --fix-broken install
-fi
+  apt-get ]] .. options .. [[ --fix-broken install && apt-get ]] .. options .. [[ "$@"
+}
 ]]
 apt.prepare = prepare
 
@@ -131,7 +134,7 @@ apt.upgraded = resource("apt.upgraded", {
     return done()
   end,
   apply = function(_, ctx)
-    ctx.target:job(prepare .. "apt-get " .. options .. " upgrade", { name = "upgrade", timeout = "60m" })
+    ctx.target:job(prepare .. "lb_apt upgrade", { name = "upgrade", timeout = "60m" })
   end,
 })
 
@@ -206,7 +209,7 @@ apt.installed = resource("apt.installed", {
   apply = function(self, ctx)
     local list = missing(ctx, names_of(self, ctx))
     if #list == 0 then return end
-    local install = "apt-get " .. options .. recommends(self) .. "install " .. argv(list)
+    local install = "lb_apt" .. recommends(self) .. "install " .. argv(list)
     -- Lists that are a few hours old may name versions that the mirror has dropped since.
     ctx.target:job(prepare .. install .. " || { echo 'once more with fresh package lists'; lb_update && " ..
       install .. "; }", { name = "install", timeout = "60m" })
@@ -231,7 +234,7 @@ apt.installed = resource("apt.installed", {
         table.concat(list, ", "), table.concat(foreign, ", ")))
       return
     end
-    ctx.target:job(prepare .. "apt-get " .. options .. " purge " .. argv(list), { name = "purge", timeout = "60m" })
+    ctx.target:job(prepare .. "lb_apt purge " .. argv(list), { name = "purge", timeout = "60m" })
   end,
 })
 
@@ -259,11 +262,11 @@ apt.absent = resource("apt.absent", {
     return { removed = json.array(list) }
   end,
   apply = function(self, ctx)
-    ctx.target:job(prepare .. "apt-get " .. options .. " remove " .. argv(self), { name = "remove", timeout = "30m" })
+    ctx.target:job(prepare .. "lb_apt remove " .. argv(self), { name = "remove", timeout = "30m" })
   end,
   undo = function(_, ctx, before)
     if #before.removed == 0 then return end
-    ctx.target:job(prepare .. "apt-get " .. options .. " --no-install-recommends install " .. argv(before.removed),
+    ctx.target:job(prepare .. "lb_apt --no-install-recommends install " .. argv(before.removed),
       { name = "install", timeout = "60m" })
   end,
 })
