@@ -234,16 +234,13 @@ journal_event(struct journal *j, const char *run, const char *type,
 
 /* Steps and effects */
 
-bool
-journal_step_set(struct journal *j, const char *run, const char *step,
+static bool
+step_set(struct journal *j, const char *run, const char *step,
     const struct journal_step *s, const char *type, struct journal_text data)
 {
 	double t = now();
 	long long n;
-	bool ok;
 
-	if (!begin(j, run))
-		return false;
 	n = row_number(j, journal_sql(j, "INSERT INTO steps(run, step, idx, title, "
 	    "status, class, attempt, message, started, updated) "
 	    "VALUES(?1, ?2, coalesce(?3, 0), ?4, coalesce(?5, 'pending'), ?6, ?7, ?8, "
@@ -253,8 +250,7 @@ journal_step_set(struct journal *j, const char *run, const char *step,
 	    "attempt = coalesce(?7, attempt), message = coalesce(?8, message), "
 	    "updated = ?9 RETURNING n", "ssisssitr", run, step, s->idx, s->title,
 	    s->status, s->class, s->attempt, s->message, t), "step", step);
-	ok = n != 0 && journal_append(j, run, type, data, "steps", n);
-	return journal_end(j, ok);
+	return n != 0 && journal_append(j, run, type, data, "steps", n);
 }
 
 bool
@@ -284,26 +280,41 @@ journal_effect_begin(struct journal *j, const char *run, const char *step,
 	return journal_end(j, ok);
 }
 
-bool
-journal_effect_end(struct journal *j, const char *run, const char *step,
+static bool
+effect_end(struct journal *j, const char *run, const char *step,
     const char *effect, const char *status, struct journal_text output,
     struct journal_text message)
 {
 	long long n;
-	bool ok;
 
-	if (!begin(j, run))
-		return false;
 	n = row_number(j, journal_sql(j, "UPDATE effects SET status = ?4, "
 	    "output = coalesce(?5, output), message = coalesce(?6, message), ended = ?7 "
 	    "WHERE n = (SELECT n FROM effects WHERE run = ?1 AND step = ?2 AND "
 	    "effect = ?3 ORDER BY attempt DESC LIMIT 1) RETURNING n", "ssssttr", run,
 	    step, effect, status, output, message, now()), "begun effect", effect);
-	ok = n != 0 && journal_sql(j, "SELECT json_object('step', step, 'effect', "
+	return n != 0 && journal_sql(j, "SELECT json_object('step', step, 'effect', "
 	    "effect, 'attempt', attempt, 'status', status, 'message', message) "
 	    "FROM effects WHERE n = ?", "i", n) == 1 &&
 	    append_json(j, run, "effect.end", journal_str(j, 0), "effects", n);
-	return journal_end(j, ok);
+}
+
+bool
+journal_effect_end(struct journal *j, const char *run, const char *step,
+    const char *effect, const char *status, struct journal_text output,
+    struct journal_text message)
+{
+	return begin(j, run) &&
+	    journal_end(j, effect_end(j, run, step, effect, status, output, message));
+}
+
+bool
+journal_step_set(struct journal *j, const char *run, const char *step,
+    const char *effect, struct journal_text output, const struct journal_step *s,
+    const char *type, struct journal_text data)
+{
+	return begin(j, run) &&
+	    journal_end(j, (effect == NULL || effect_end(j, run, step, effect, "done",
+	    output, (struct journal_text){ 0 })) && step_set(j, run, step, s, type, data));
 }
 
 /* Pins, paths, fingerprints */

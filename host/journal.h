@@ -70,14 +70,16 @@ bool journal_run_set(struct journal *j, const char *id, const char *status,
     long long code, struct journal_text summary, const char *steps_digest,
     const char *type,
     struct journal_text data);
-bool journal_step_set(struct journal *j, const char *run, const char *step,
-    const struct journal_step *s, const char *type, struct journal_text data);
 bool journal_effect_begin(struct journal *j, const char *run, const char *step,
     const char *effect, long long idx, const char *resource, struct journal_text intent,
     struct journal_text before, bool undoable, long long *attempt);
 bool journal_effect_end(struct journal *j, const char *run, const char *step,
     const char *effect, const char *status, struct journal_text output,
     struct journal_text message);
+/* With `effect`, or NULL, that is done by it: its result is in the same commit. */
+bool journal_step_set(struct journal *j, const char *run, const char *step,
+    const char *effect, struct journal_text output, const struct journal_step *s,
+    const char *type, struct journal_text data);
 bool journal_event(struct journal *j, const char *run, const char *type,
     struct journal_text data);
 bool journal_pin_set(struct journal *j, const char *run, const char *target,

@@ -289,16 +289,16 @@ l_run_set(lua_State *L)
 
 /* Steps and effects */
 
-/* j:step_set(run, step, { idx, status, class, attempt, message, title }, event_type,
- *     event_json)
- *  makes the step, or changes what is named
+/* j:step_set(run, step, { idx, status, class, attempt, message, title, effect, output },
+ *     event_type, event_json)
+ *  makes the step, or changes what is named; the same commit settles `effect` as done
  *  +-> true
  *  +-> nil, err   (not_found, full, busy, io)                                          */
 static int
 l_step_set(lua_State *L)
 {
 	static const char *const names[] = { "idx", "status", "class", "attempt",
-		"message", "title", NULL };
+		"message", "title", "effect", "output", NULL };
 	struct journal *j = args_journal(L);
 	const char *run = args_name(L, 2), *step = args_name(L, 3),
 		   *type = args_name(L, 5);
@@ -312,8 +312,9 @@ l_step_set(lua_State *L)
 	s.class = args_field_name(L, 4, "class");
 	s.title = args_field_name(L, 4, "title");
 	s.message = args_field(L, 4, "message");
-	return args_done(
-	    L, j, journal_step_set(j, run, step, &s, type, data), "step_set");
+	return args_done(L, j, journal_step_set(j, run, step,
+	    args_field_name(L, 4, "effect"), args_field(L, 4, "output"), &s, type,
+	    data), "step_set");
 }
 
 /* j:steps(run)

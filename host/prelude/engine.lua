@@ -89,10 +89,16 @@ function run_methods:warn(step, text)
   self:event("warning", { step = step, text = text })
 end
 
-function run_methods:step_event(step, status, type, data, message)
+-- effect, output: the effect that is done with it, in the same commit.
+function run_methods:record_step(step, status, type, data, message, effect, output)
   util.check(self.journal:step_set(self.id, step.name, {
     idx = step.idx, status = status, class = step.class, title = step.title, message = message,
+    effect = effect, output = output,
   }, type, util.json(data)))
+end
+
+function run_methods:step_event(step, status, type, data, message)
+  self:record_step(step, status, type, data, message)
   data.step = step.name
   self.display:event(self, type, data)
 end
@@ -260,8 +266,9 @@ local function verify(step, effect, ctx)
   end
 end
 
--- One attempt at one effect. Returns whether something was changed.
-local function attempt(run, step, effect)
+-- One attempt at one effect. Returns whether something was changed. `finish` is given for
+-- the step's last effect: it commits the result and the end of the step together.
+local function attempt(run, step, effect, finish)
   local journal = run.journal
   local row = run.effects[step.name] and run.effects[step.name][effect.id]
   if row and (row.status == "done" or row.status == "kept") then
@@ -333,7 +340,11 @@ local function attempt(run, step, effect)
       error(err, 0)
     end
   end
-  util.check(journal:effect_end(run.id, step.name, effect.id, "done", { output = window.text() }))
+  if finish then
+    finish(not effect.pure, effect.id, window.text())
+  else
+    util.check(journal:effect_end(run.id, step.name, effect.id, "done", { output = window.text() }))
+  end
   run.effects[step.name][effect.id].status = "done"
   engine.forget_jobs(effect)
   run.display:event(run, "effect.done", { step = step.name, effect = effect.id })
@@ -355,10 +366,10 @@ local final = { doubt = true, interrupted = true, detached = true, approval = tr
   journal = true, source = true, identity = true, hostkey = true, connect = true, locked = true }
 
 -- One effect with retries and reconnections.
-local function perform(run, step, effect)
+local function perform(run, step, effect, finish)
   local retries, lost = 0, 0
   while true do
-    local fine, result = pcall(attempt, run, step, effect)
+    local fine, result = pcall(attempt, run, step, effect, finish)
     if fine then return result end
     local err = util.as_error(result)
     if err.code == "lost" or err.code == "job_lost" then
@@ -408,10 +419,19 @@ local function do_step(run, step)
   run.display:begin_step(run, step)
   local changed = 0
   local list = engine.effects(step)
-  for _, effect in ipairs(list) do
+  local ended
+  local function outcome()
+    return { changed = changed, effects = #list, seconds = host.monotonic() - started }
+  end
+  local function finish(did, effect, output)
+    if did then changed = changed + 1 end
+    ended = outcome()
+    run:record_step(step, "done", "step.done", ended, nil, effect, output)
+  end
+  for i, effect in ipairs(list) do
     local row = run.effects[step.name] and run.effects[step.name][effect.id]
     if known and known.status == "redo" and row and row.status == "open" then effect.settled = "redo" end
-    local fine, result = pcall(perform, run, step, effect)
+    local fine, result = pcall(perform, run, step, effect, i == #list and finish or nil)
     if not fine then
       local err = util.as_error(result)
       err.step = step.name
@@ -421,12 +441,16 @@ local function do_step(run, step)
         effect = err.effect, seconds = host.monotonic() - started }, err.message)
       error(err, 0)
     end
-    if result then changed = changed + 1 end
+    if result and not ended then changed = changed + 1 end
   end
   run.changed = run.changed + changed
   run.unchanged = run.unchanged + #list - changed
-  run:step_event(step, "done", "step.done", { changed = changed, effects = #list,
-    seconds = host.monotonic() - started })
+  if not ended then
+    ended = outcome()
+    run:record_step(step, "done", "step.done", ended)
+  end
+  ended.step = step.name
+  run.display:event(run, "step.done", ended)
 end
 
 function run_methods:attach_output()

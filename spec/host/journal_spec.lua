@@ -211,6 +211,22 @@ describe("an effect #unit", function()
     assert.equal("o\0\xff", j:effects("R1", "s")[1].output)
   end)
 
+  it("is settled with the end of its step in one commit, or neither is", function()
+    local j = open()
+    new_run(j, "R1")
+    assert.is_truthy(j:effect_begin("R1", "s", "e", {}))
+    local _, before = j:head()
+    refused("not_found", j:step_set("R1", "s", { status = "done", effect = "other", output = "o" }, "step.done", "{}"))
+    assert.same({ "open", 0 }, { j:effects("R1")[1].status, #j:steps "R1" })
+    assert.equal(before, select(2, j:head()))
+    assert.is_true(j:step_set("R1", "s", { status = "done", effect = "e", output = "o" }, "step.done", "{}"))
+    assert.same({ "done", "o", "done" }, { j:effects("R1")[1].status, j:effects("R1")[1].output, j:steps("R1")[1].status })
+    local types = {}
+    for _, event in ipairs(j:events("R1", {})) do types[#types + 1] = event.type end
+    assert.same({ "effect.begin", "effect.end", "step.done" }, table.move(types, #types - 2, #types, 1, {}))
+    assert.is_truthy(j:verify())
+  end)
+
   it("stands in the order of first intent, and by step where one is named", function()
     local j = open()
     new_run(j, "R1")
