@@ -143,18 +143,20 @@ end
 
 -- All that is asked of a server at first: one round trip.
 local facts_script = [[
-echo "uid=$(id -u)"; echo "user=$(id -un)"; echo "home=$HOME"
-echo "machine_id=$(cat /etc/machine-id 2>/dev/null)"
-echo "boot_id=$(cat /proc/sys/kernel/random/boot_id)"
-echo "hostname=$(uname -n)"; echo "machine=$(uname -m)"; echo "cpus=$(nproc 2>/dev/null || echo 0)"
+u=$(id -u); echo "uid=$u"; echo "user=$(id -un)"; echo "home=$HOME"
+say() { v=; [ -r "$2" ] && read -r v <"$2"; echo "$1=$v"; }
+say machine_id /etc/machine-id
+say boot_id /proc/sys/kernel/random/boot_id
+say init /proc/1/comm
+uname -nm | { read -r n m; echo "hostname=$n"; echo "machine=$m"; }
+echo "cpus=$(nproc 2>/dev/null || echo 0)"
 echo "arch=$(dpkg --print-architecture 2>/dev/null)"
-awk '/^MemTotal:/ { print "memory_kb=" $2 }' /proc/meminfo
-df -Pk / | awk 'NR == 2 { print "disk_kb=" $2 }'
-echo "init=$(cat /proc/1/comm 2>/dev/null)"
+while read -r k v x; do [ "$k" = MemTotal: ] && echo "memory_kb=$v" && break; done </proc/meminfo
+df -Pk / | { read -r x; read -r x v x; echo "disk_kb=$v"; }
 echo "client=${SSH_CONNECTION%% *}"
-if [ "$(id -u)" = 0 ]; then echo sudo=root; elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi
-sed -n 's/^\([A-Z_]*\)="\{0,1\}\([^"]*\)"\{0,1\}$/os.\1=\2/p' /etc/os-release 2>/dev/null
-for f in /etc/ssh/ssh_host_*_key.pub; do [ -r "$f" ] && echo "hostkey=$(cut -d' ' -f1,2 "$f")"; done
+if [ "$u" = 0 ]; then echo sudo=root; elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi
+[ ! -r /etc/os-release ] || while IFS= read -r v || [ -n "$v" ]; do echo "os.$v"; done </etc/os-release
+for f in /etc/ssh/ssh_host_*_key.pub; do [ -r "$f" ] && read -r k v x <"$f" && echo "hostkey=$k $v"; done
 date +clock=%s
 true]]
 
@@ -163,7 +165,9 @@ function connection:facts()
   local raw, keys = {}, {}
   local result = self:view(false):try(facts_script, { timeout = 30 })
   for key, value in result.stdout:gmatch("([%w_.]+)=([^\n]*)\n?") do
-    if key == "hostkey" then keys[#keys + 1] = value else raw[key] = value end
+    if key == "hostkey" then keys[#keys + 1] = value
+    elseif key:sub(1, 3) == "os." then raw[key] = value:match("^[\"']?(.-)[\"']?$")
+    else raw[key] = value end
   end
   local id = (raw["os.ID"] or "unknown"):lower()
   self.fact_table = {
