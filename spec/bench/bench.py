@@ -2,7 +2,7 @@
 # bench.py: lbrun against an Ansible playbook, against the runbook's own shell and against
 # plain ssh, on throwaway VPSs of this machine, all in one run. It prints figures and judges
 # none: a goal that is missed is a line in the table, not a failure.
-# LBRUN_BENCH_ROUNDS: how often each side provisions a bare server, in turns (2).
+import argparse
 import os
 import re
 import shutil
@@ -17,7 +17,6 @@ ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 os.chdir(ROOT)
 VPS = "spec/sandbox/vps"
 DIR = os.path.join(ROOT, "build/bench")
-ROUNDS = int(os.environ.get("LBRUN_BENCH_ROUNDS", "2"))
 with open("modules/lua/catalog.lua", encoding="utf-8") as text:
     NGINX = re.search(r'nginx = { image = "([^"]+)"', text.read()).group(1)
 FILES = [
@@ -147,11 +146,11 @@ def changes(text):
     return int(re.search(r"(\d+) changed", text).group(1))
 
 
-def first_provisioning():
+def first_provisioning(rounds):
     say("one provisioning by shell that does not count, so that every package is in the cache")
     shell_on_bare("bench-warm")
     ours, theirs, server = [], [], None
-    for i in range(1, ROUNDS + 1):
+    for i in range(1, rounds + 1):
         if i % 2 == 0:
             theirs.append(shell_on_bare(f"bench-shell{i}"))
         if server:
@@ -160,7 +159,7 @@ def first_provisioning():
         ours.append(server.provision("root", 22)[0])
         if i % 2 == 1:
             theirs.append(shell_on_bare(f"bench-shell{i}"))
-        say(f"first provisioning, round {i} of {ROUNDS}: lbrun {ours[-1]:.1f} s, shell {theirs[-1]:.1f} s")
+        say(f"first provisioning, round {i} of {rounds}: lbrun {ours[-1]:.1f} s, shell {theirs[-1]:.1f} s")
     return statistics.mean(ours), statistics.mean(theirs), server
 
 
@@ -206,14 +205,33 @@ def start_up():
     return (time.monotonic() - began) / 100 * 1000
 
 
-def main():
+def arguments():
+    parser = argparse.ArgumentParser(
+        prog="bench.py", description="Measures lbrun against Ansible, the runbook's own shell and ssh, "
+        "on throwaway VPSs of this machine, as ratios in one run. Root is needed; `make bench` "
+        "installs what it needs and builds lbrun. The table is kept in build/bench/result.txt.")
+    parser.add_argument("--rounds", type=int, default=os.environ.get("LBRUN_BENCH_ROUNDS", "2"), metavar="N",
+                        help="how often each side provisions a bare server, in turns "
+                        "(default: $LBRUN_BENCH_ROUNDS, else 2)")
+    given = parser.parse_args()
+    if given.rounds < 1:
+        parser.error("--rounds: at least one")
+    for program, source in (("./lbrun", "make"), ("ansible-playbook", "make bench"), ("ssh", "make deps")):
+        if not shutil.which(program):
+            parser.exit(1, f"bench.py: {program} is missing, so there is nothing to compare; get it with: {source}\n")
+    if os.geteuid() != 0:
+        parser.exit(1, "bench.py: a VPS is booted by root alone; run it with: sudo make bench\n")
+    return given
+
+
+def main(given):
     shutil.rmtree(DIR, ignore_errors=True)
     os.makedirs(DIR + "/home")
     # No configuration of this machine's user takes part.
     with open(DIR + "/ansible.cfg", "w", encoding="ascii") as f:
         f.write("[defaults]\n")
     version = start_up()
-    first_ours, first_theirs, server = first_provisioning()
+    first_ours, first_theirs, server = first_provisioning(given.rounds)
     same_ours, same_theirs = no_change(server)
     fifty_ours, fifty_theirs = fifty(server)
     step = step_cost(server)
@@ -242,10 +260,11 @@ def main():
         f.write(table + "\n")
 
 
+options = arguments()
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 try:
-    main()
+    main(options)
 finally:
     for each in list(up):
         subprocess.run([VPS, "down", each], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
