@@ -1,7 +1,6 @@
 /* journal.h: the journal of runs, one private SQLite file with a hash-chained event log.
  * What it says is read through journal_read.h.
- * It knows no Lua and nothing of runbooks: JSON is opaque text, masking is the
- * caller's. */
+ * It knows no Lua and nothing of runbooks: JSON is opaque text, the caller masks. */
 #ifndef JOURNAL_H
 #define JOURNAL_H
 
