@@ -1,0 +1,270 @@
+-- backup.lua: backs up a tenant's server into a dated directory on it (section 4), each tool
+-- a step of its own. A day appears whole or not at all; what an earlier run published stays
+-- until the new one is whole. It restores nothing.
+
+local weekly = backup.dir .. "/weekly"
+
+local function work_of(ctx)
+  local day = ctx.state_get("day")
+  return day and ("%s/.%s.partial-%s"):format(backup.base(ctx.params), day, ctx.run), day
+end
+
+-- A script of templates/backup/ as a job: bash, since each part of a pipe is asked.
+local function script(ctx, name, words, options)
+  return ctx.target:job({ "bash", "-c", ctx.source("backup/" .. name), name, table.unpack(words) }, options)
+end
+
+-- How far the run has come, for the status file.
+local look = [[
+w=%s; cat "$w"/.parts/* 2>/dev/null | grep -c '^database'
+du -sb "$w" 2>/dev/null | cut -f1; date +%%s]]
+
+local function write_status(ctx, errors)
+  if ctx.params.tool then return end
+  local out = ctx.target:run(look:format(quote(errors and work_of(ctx) or ctx.state_get("published") or "/nowhere"))).stdout
+  local databases, bytes, now = out:match("^(%d+)\n(%d*)\n?(%d+)\n")
+  local status = backup.status {
+    began = ctx.state_get("began") or math.tointeger(tonumber(now)), ended = math.tointeger(tonumber(now)),
+    databases = math.tointeger(tonumber(databases)), bytes = tonumber(bytes) or 0,
+    failed = errors ~= nil, errors = errors,
+  }
+  ctx.target:run { "mkdir", "-p", "-m", "0700", backup.dir }
+  ctx.target:put(backup.status_path, json.encode(status) .. "\n", { mode = "0644", owner = "root", group = "root" })
+end
+
+-- What is not an end of the run, but of a connection or of patience, is no failed backup.
+local goes_on = { lost = true, detached = true, interrupted = true, job_lost = true, timeout = true, doubt = true }
+
+local function reporting(fn)
+  return function(ctx)
+    local fine, err = pcall(fn, ctx)
+    if fine then return end
+    if type(err) == "table" and not goes_on[err.code] then
+      local told, why = pcall(write_status, ctx, { ("%s: %s"):format(ctx.step, err.message) })
+      if not told then ctx.warn("backup-status.json was not written: " .. tostring(why)) end
+    end
+    error(err, 0)
+  end
+end
+
+local deployed = "[ -e %s/%s/docker-compose.yml ]"
+
+local function begin_step(p, tools)
+  return step {
+    name = "begin", title = "A place for the backup", class = "compensable",
+    probe = function(ctx)
+      local work = work_of(ctx)
+      if work and ctx.target:exists(work .. "/.parts") then return done() end
+      return pending("begin a backup below " .. backup.base(p))
+    end,
+    apply = reporting(function(ctx)
+      local t = ctx.target
+      if p.tool then
+        if not t:try(deployed:format(stack.dir, p.tool)).ok then
+          fail("not_found", ("%s is not deployed on this server: there is no %s/%s; nothing was changed"):format(p.tool, stack.dir, p.tool))
+        end
+      end
+      if not ctx.state_get("day") then
+        -- One date for the whole run, also past midnight; local time, as the timer's.
+        local now, day = t:run("date '+%s %F'").stdout:match("^(%d+) (%S+)\n$")
+        ctx.state_set("began", math.tointeger(tonumber(now)))
+        ctx.state_set("day", day)
+      end
+      script(ctx, "begin.sh", { backup.base(p), (work_of(ctx)), table.unpack(tools) }, { name = "begin", timeout = "1h" })
+    end),
+  }
+end
+
+-- The day before's directory, for links; without one, or without a manifest, none.
+local function previous(ctx)
+  local path = backup.dir .. "/latest"
+  local out = ctx.target:try(("cd -P %s && [ -s manifest.json ] && pwd -P"):format(quote(path))).stdout
+  return out:gsub("\n$", "")
+end
+
+local function part_step(p, name, title, exists, words)
+  return step {
+    name = name, title = title, class = "compensable",
+    probe = function(ctx)
+      local work = work_of(ctx)
+      local id = name:match("[^/]+$")
+      if not ctx.target:try(exists).ok then return done("it is not deployed") end
+      if work and ctx.target:exists(work .. "/.parts/" .. id) then return done() end
+      return pending("back up " .. id)
+    end,
+    apply = reporting(function(ctx)
+      local list = { (work_of(ctx)), name:match("[^/]+$"), p.tool and "" or previous(ctx) }
+      table.move(words, 1, #words, 4, list)
+      script(ctx, "part.sh", list, { name = "part", timeout = "12h" })
+    end),
+  }
+end
+
+local days = [[
+for d in %s/*/ %s/*/; do
+  [ -d "$d" ] || continue
+  jq -r --arg kind "$(basename "$(dirname "$d")")" --arg name "$(basename "$d")" \
+    '[$kind, $name, (.sequence | tostring), (.complete == true | tostring)] | @tsv' "$d/manifest.json" 2>/dev/null
+done; true]]
+
+-- What lies there, as the rotation wants it.
+local function listing(ctx, base)
+  local daily, of_week = {}, {}
+  local out = ctx.target:run(days:format(quote(base), quote(weekly))).stdout
+  for kind, name, sequence, whole in out:gmatch("(%S+)\t(%S+)\t(%d+)\t(%a+)\n") do
+    local list = kind == "weekly" and of_week or daily
+    list[#list + 1] = { name = name, sequence = math.tointeger(tonumber(sequence)), complete = whole == "true" }
+  end
+  return daily, of_week
+end
+
+-- Each part's list from the server, and that what it lists is there in full size.
+local function collect(ctx, work, day)
+  local t = ctx.target
+  local parts = {}
+  for name in t:run(("cd %s/.parts && ls -1"):format(quote(work))).stdout:gmatch("[^\n]+") do
+    parts[name] = backup.read_part(t:get(work .. "/.parts/" .. name))
+    for _, f in ipairs(parts[name].files) do
+      local seen = t:stat(work .. "/" .. f.path)
+      if not seen or seen.size ~= f.size then
+        fail("backup", ("%s of %s is not there as it was written; nothing was published"):format(f.path, name))
+      end
+    end
+  end
+  local sequence = 0
+  local daily = listing(ctx, backup.base(ctx.params))
+  for _, item in ipairs(daily) do sequence = math.max(sequence, item.sequence) end
+  local manifest = {
+    schema = 1, complete = true, run = ctx.run, date = day, sequence = sequence + 1, host = ctx.facts.hostname,
+    began = backup.utc(ctx.state_get("began")), tool = ctx.params.tool, parts = parts,
+  }
+  for _, part in pairs(parts) do
+    for _, name in ipairs { "images", "databases", "files" } do part[name] = json.array(part[name]) end
+    for _, db in ipairs(part.databases) do db.tables = json.array(db.tables) end
+  end
+  local why = backup.check(manifest, day)
+  if why then fail("backup", "the manifest is not right: " .. why .. "; nothing was published") end
+  return manifest
+end
+
+local function publish_step(p, expected)
+  local base = backup.base(p)
+  return step {
+    name = "publish", title = "The day's backup", class = "compensable",
+    probe = function(ctx)
+      local _, day = work_of(ctx)
+      if not day then return pending("publish it by rename") end
+      local at = ("%s/%s"):format(base, day)
+      local script_ = ('[ "$(jq -r .run %s/manifest.json 2>/dev/null)" = %s ]'):format(quote(at), quote(ctx.run))
+      if not p.tool then script_ = script_ .. (' && [ "$(readlink %s/latest)" = daily/%s ]'):format(backup.dir, day) end
+      return ctx.target:try(script_).ok and done() or pending("publish " .. at)
+    end,
+    apply = reporting(function(ctx)
+      local work, day = work_of(ctx)
+      if ctx.target:exists(work) then
+        for _, one in ipairs(expected) do
+          local here = ctx.target:try(one.exists).ok
+          if here and not ctx.target:exists(work .. "/.parts/" .. one.name) then
+            fail("backup", ("the part %s is missing; nothing was published"):format(one.name))
+          end
+        end
+        ctx.target:put(work .. "/manifest.json", json.encode(collect(ctx, work, day)) .. "\n", { mode = "0600" })
+      end
+      script(ctx, "publish.sh", { base, day, work, p.tool and "" or backup.dir .. "/latest" }, { name = "publish", timeout = "30m" })
+    end),
+  }
+end
+
+local link = [[
+umask 077; mkdir -p %s && cd %s || exit 1
+rm -rf %s && cp -al %s %s || exit 1
+[ ! -e %s ] || mv -T %s %s || exit 1
+mv -T %s %s && rm -rf %s]]
+
+local function rotate_step(p)
+  local base = backup.base(p)
+  local function plan(ctx)
+    local daily, of_week = listing(ctx, base)
+    local todo = backup.rotation(daily, of_week)
+    if p.tool then todo.weekly, todo.drop_weekly = {}, {} end
+    return todo
+  end
+  return step {
+    name = "rotate", title = "Seven days and four Sundays", class = "compensable",
+    probe = function(ctx)
+      local todo, lines = plan(ctx), {}
+      for _, name in ipairs(todo.weekly) do lines[#lines + 1] = "keep for the week: " .. name end
+      for _, name in ipairs(todo.drop_daily) do lines[#lines + 1] = ("remove %s/%s"):format(base, name) end
+      for _, name in ipairs(todo.drop_weekly) do lines[#lines + 1] = ("remove %s/%s"):format(weekly, name) end
+      return #lines == 0 and done() or pending(table.concat(lines, "\n"))
+    end,
+    apply = reporting(function(ctx)
+      local todo = plan(ctx)
+      for _, name in ipairs(todo.weekly) do
+        local new, old = "." .. name .. ".new", "." .. name .. ".removed"
+        ctx.target:job(link:format(weekly, weekly, new, quote(base .. "/" .. name), new, name, name, old, new, name, old),
+          { name = "week-" .. name, timeout = "1h" })
+      end
+      -- Out of the listing first: a day that is half removed must not look whole.
+      local function drop(dir, name)
+        ctx.target:job(("cd %s && mv -T %s .%s.removed && rm -rf .%s.removed"):format(quote(dir), name, name, name),
+          { name = ("drop-%s-%s"):format(dir:match("[^/]+$"), name), timeout = "1h" })
+      end
+      for _, name in ipairs(todo.drop_daily) do drop(base, name) end
+      for _, name in ipairs(todo.drop_weekly) do drop(weekly, name) end
+    end),
+  }
+end
+
+local function status_step(p)
+  return step {
+    name = "status", title = "backup-status.json", class = "compensable", rerun = true,
+    apply = function(ctx)
+      local _, day = work_of(ctx)
+      ctx.state_set("published", backup.base(p) .. "/" .. day)
+      write_status(ctx)
+    end,
+  }
+end
+
+return runbook {
+  name = "backup", summary = "Back up a tenant's server, or one of its tools", section = "4", sudo = true,
+  params = {
+    tool = param.enum { optional = true, description = "this tool alone, below backups/tool/", table.unpack(backup.tools()) },
+    recipients = param.list { of = param.string { pattern = "^age1[a-z0-9]+$" }, default = {},
+      description = "age recipients that the credentials are sealed to; their keys are not on the server" },
+  },
+  preflight = function(ctx)
+    local p = ctx.params
+    if not p.tool then
+      if #p.recipients == 0 then
+        fail("usage", "recipients is needed: the credentials are sealed to keys that are not on the server; nothing was changed")
+      end
+      crypto.age_check(p.recipients)
+    end
+  end,
+  steps = function(p)
+    local ids = p.tool and { p.tool } or backup.tools()
+    local list = {
+      step { name = "programs", title = "rsync and age", class = "reversible", resources = { apt.installed { "rsync", "age", "jq" } } },
+      begin_step(p, ids),
+    }
+    local expected = {}
+    local function part(name, title, exists, words)
+      list[#list + 1] = part_step(p, name, title, exists, words)
+      expected[#expected + 1] = { name = name:match("[^/]+$"), exists = exists }
+    end
+    for _, id in ipairs(ids) do
+      local words = backup.parts(stack.get(id))
+      if #words > 0 then part("tools/" .. id, (catalog.get(id) or {}).name or id, deployed:format(stack.dir, id), words) end
+    end
+    if not p.tool then
+      part("nginx", "nginx's configuration", "[ -d /opt/letsbe/nginx ]", { "folder:/opt/letsbe/nginx:nginx/nginx.tar.gz" })
+      part("credentials", "Credentials, sealed", "[ -d /opt/letsbe/env ]", { "sealed:credentials.enc:" .. table.concat(p.recipients, ",") })
+    end
+    list[#list + 1] = publish_step(p, expected)
+    list[#list + 1] = rotate_step(p)
+    if not p.tool then list[#list + 1] = status_step(p) end
+    return list
+  end,
+}
