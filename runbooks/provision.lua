@@ -1,5 +1,5 @@
 -- provision.lua: turns a bare VPS into a tenant server (steps 1 to 10 of the runbook's
--- section 3.2). Each step is a file of the folder of this name.
+-- section 3.2, and the verification of 3.4). Each step is a file of the folder of this name.
 
 local supported = {
   ["ubuntu 22.04"] = true, ["ubuntu 24.04"] = true, ["debian 12"] = true, ["debian 13"] = true,
@@ -83,7 +83,7 @@ return runbook {
     for i, name in ipairs { "01-packages", "02-docker", "03-services", "04-nginx", "05-firewall", "06-admin", "07-ssh", "08-updates" } do
       list[i + 1] = include("provision/" .. name)(p)
     end
-    for _, file in ipairs { "09-stacks", "10-platform" } do
+    for _, file in ipairs { "09-stacks", "10-platform", "11-verify" } do
       for _, one in ipairs(include("provision/" .. file)(p)) do list[#list + 1] = one end
     end
     if p.hub_url then

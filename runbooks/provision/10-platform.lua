@@ -1,5 +1,5 @@
--- 10-platform.lua: step 10: OpenClaw with the Safety Wrapper, and the Secrets Proxy. A server without
--- tools gets none: there is nothing for agents to work with.
+-- 10-platform.lua: step 10: OpenClaw with the Safety Wrapper, the Secrets Proxy, and what is done inside
+-- OpenClaw once. A server without tools gets none: there is nothing for agents to work with.
 local home = "/home/node/.openclaw"
 
 local function agents()
@@ -31,7 +31,167 @@ local function deploy(id, p)
     resources = resources }
 end
 
+-- What was done inside OpenClaw leaves the hash of its input beside OpenClaw's own state, in the
+-- same volume: what is lost or put back with that volume is done again.
+local find_home = [[home=$(docker volume inspect -f '{{.Mountpoint}}' openclaw-home 2>/dev/null) || { echo none; exit 0; }
+]]
+
+local function marked(ctx, name, want)
+  local out = ctx.target:run(("%s[ \"$(cat \"$home\"/.lbrun/%s 2>/dev/null)\" = \"%s\" ] && echo same; true"):format(
+    find_home, name, want)).stdout
+  return out == "same\n"
+end
+
+local function mark(ctx, name, want)
+  ctx.target:run(([[%sumask 077; mkdir -p "$home/.lbrun" && cd "$home/.lbrun" && echo "%s" >%s.new && mv -f %s.new %s]]):format(
+    find_home, want, name, name, name))
+end
+
+local function script_words(name)
+  return { "docker", "exec", "-i", "letsbe-openclaw", ("/opt/letsbe/scripts/%s.sh"):format(name) }
+end
+
+-- The registry's input is the store itself, which stays on the server. Another volume is
+-- another registry; a volume's own date changes with what is in it.
+local seeded = ("$({ sha256sum <%s; docker volume inspect -f '{{.Mountpoint}}' openclaw-home secrets-proxy-data |"
+  .. " xargs stat -c '%%i %%W'; } | sha256sum | cut -c1-64)"):format(credentials.path)
+
+local function seed()
+  return step {
+    name = "platform/seed", title = "Secrets registry", class = "compensable", tags = { "platform" },
+    probe = function(ctx)
+      return marked(ctx, "seed-secrets", seeded) and done() or pending("seed the secrets registry from " .. credentials.path)
+    end,
+    apply = function(ctx)
+      ctx.target:run(("%s <%s"):format(argv(script_words "seed-secrets"), credentials.path), { timeout = 120 })
+      mark(ctx, "seed-secrets", seeded)
+    end,
+  }
+end
+
+-- Every deployed tool, as its agents reach it: on the loopback, and by name for people.
+local function tools_of(p)
+  local list = {}
+  for _, id in ipairs(p.tools) do
+    local tool, s = catalog.get(id), stack.get(id)
+    list[#list + 1] = s and {
+      id = id, name = tool.name, url = tool.port and ("http://127.0.0.1:%d"):format(tool.port),
+      public_url = tool.subdomain and ("https://%s.%s"):format(tool.subdomain, p.domain), containers = json.array(stack.containers(s)),
+    } or nil
+  end
+  return json.array(list)
+end
+
+local function registry(p)
+  local input = json.encode({ tenant = p.tenant, domain = p.domain, tools = tools_of(p) }, { sort = true })
+  local want = crypto.sha256(input)
+  return step {
+    name = "platform/tool-registry", title = "tool-registry.json", class = "compensable", tags = { "platform" },
+    probe = function(ctx)
+      return marked(ctx, "tool-registry", want) and done() or pending("generate tool-registry.json from " .. table.concat(p.tools, ", "))
+    end,
+    apply = function(ctx)
+      local words = script_words "generate-tool-registry"
+      words.stdin, words.timeout = input, 120
+      ctx.target:run(words)
+      mark(ctx, "tool-registry", want)
+    end,
+  }
+end
+
+local function souls()
+  local list = agents()
+  local function wanted(ctx, agent) return ctx.render("openclaw/SOUL.md", { agent = agent }) end
+  local function differing(ctx)
+    local parts, missing = { find_home }, {}
+    for _, a in ipairs(list) do
+      parts[#parts + 1] = ("[ \"$(sha256sum <\"$home\"/workspace-%s/SOUL.md 2>/dev/null | cut -c1-64)\" = %s ] && echo same %s\n"):format(
+        a.id, crypto.sha256(wanted(ctx, a)), a.id)
+    end
+    local out = "\n" .. ctx.target:run(table.concat(parts) .. "true").stdout
+    for _, a in ipairs(list) do
+      if not out:find("\nsame " .. a.id .. "\n", 1, true) then missing[#missing + 1] = a end
+    end
+    return missing
+  end
+  return step {
+    name = "platform/souls", title = "SOUL.md of each agent", class = "compensable", tags = { "platform" },
+    probe = function(ctx)
+      local names = {}
+      for i, a in ipairs(differing(ctx)) do names[i] = a.id end
+      return #names == 0 and done() or pending("write SOUL.md of " .. table.concat(names, ", "))
+    end,
+    apply = function(ctx)
+      for _, a in ipairs(differing(ctx)) do
+        ctx.target:run { "docker", "exec", "-i", "letsbe-openclaw", "sh", "-c",
+          'umask 077; mkdir -p "$1" && cat >"$1/SOUL.md.new" && mv -f "$1/SOUL.md.new" "$1/SOUL.md"', "sh", a.workspace,
+          stdin = wanted(ctx, a) }
+      end
+    end,
+  }
+end
+
+-- Tools whose first set-up is done by the container's automation, in the runbook's order.
+local automated = { "calcom", "chatwoot", "keycloak", "nextcloud", "stalwart", "umami", "uptime-kuma" }
+
+local function setup(id, p)
+  local tool = catalog.get(id)
+  local input = json.encode({ tool = id, url = ("http://127.0.0.1:%d"):format(tool.port),
+    public_url = ("https://%s.%s"):format(tool.subdomain, p.domain) }, { sort = true })
+  local want, name = crypto.sha256(input), "setup-" .. id
+  return step {
+    name = "platform/setup/" .. id, title = "First set-up of " .. tool.name, class = "compensable", tags = { "platform" },
+    probe = function(ctx)
+      return marked(ctx, name, want) and done() or pending("run the first set-up of " .. tool.name)
+    end,
+    apply = function(ctx)
+      local words = script_words "setup"
+      words.stdin, words.timeout = input, 300
+      local result = ctx.target:try(words)
+      ctx.state_set(name, { status = result.status })
+      if result.ok then return mark(ctx, name, want) end
+      ctx.warn(("the first set-up of %s failed with status %d; the next run tries again: %s"):format(tool.name, result.status,
+        last_lines(result.stderr, 1)))
+    end,
+    -- What failed is a warning.
+    verify = function() return true end,
+  }
+end
+
+local function register(p)
+  local url = ("%s/api/v1/tenants/%s/registration"):format(p.hub_url:gsub("/+$", ""), p.tenant)
+  local body = json.encode({ domain = p.domain, tools = json.array(p.tools), version = catalog.platform.openclaw.tag }, { sort = true })
+  local want = crypto.sha256(url .. body)
+  return step {
+    name = "platform/register", title = "Registration with the Hub", class = "compensable", tags = { "platform" },
+    probe = function(ctx) return marked(ctx, "hub-register", want) and done() or pending("register with " .. p.hub_url) end,
+    apply = function(ctx)
+      local words = script_words "hub-register"
+      words.timeout = 120
+      words.stdin = template.render('{"method":"PUT","url":{{ url | json }},"token":{{ token | json }},"body":{{ body | raw }}}',
+        { url = url, token = ctx.secret "runner_token", body = body }, { name = "registration" })
+      local result = ctx.target:try(words)
+      if not result.ok then
+        ctx.warn(("the Hub at %s did not take the registration (status %d); the next run tries again"):format(p.hub_url, result.status))
+        return
+      end
+      -- The proof that the Safety Wrapper registered is the Hub's own answer.
+      local fine, answer = pcall(json.decode, result.stdout)
+      ctx.state_set("registration", { url = url, answer = fine and answer or last_lines(result.stdout, 1) })
+      mark(ctx, "hub-register", want)
+    end,
+    verify = function() return true end,
+  }
+end
+
 return function(p)
   if #p.tools == 0 then return {} end
-  return { deploy("openclaw", p), deploy("secrets-proxy", p) }
+  local list, chosen = { deploy("openclaw", p), deploy("secrets-proxy", p), seed(), registry(p), souls() }, {}
+  for _, id in ipairs(p.tools) do chosen[id] = true end
+  for _, id in ipairs(automated) do
+    -- What comes back from a backup has been set up.
+    if chosen[id] and not p.restore then list[#list + 1] = setup(id, p) end
+  end
+  if p.hub_url then list[#list + 1] = register(p) end
+  return list
 end
