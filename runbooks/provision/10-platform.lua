@@ -160,7 +160,8 @@ end
 
 local function register(p)
   local url = ("%s/api/v1/tenants/%s/registration"):format(p.hub_url:gsub("/+$", ""), p.tenant)
-  local body = json.encode({ domain = p.domain, tools = json.array(p.tools), version = catalog.platform.openclaw.tag }, { sort = true })
+  local fields = { domain = p.domain, tools = json.array(p.tools), version = catalog.platform.openclaw.tag }
+  local body = json.encode(fields, { sort = true })
   local want = crypto.sha256(url .. body)
   return step {
     name = "platform/register", title = "Registration with the Hub", class = "compensable", tags = { "platform" },
@@ -172,7 +173,10 @@ local function register(p)
         { url = url, token = ctx.secret "runner_token", body = body }, { name = "registration" })
       local result = ctx.target:try(words)
       if not result.ok then
-        ctx.warn(("the Hub at %s did not take the registration (status %d); the next run tries again"):format(p.hub_url, result.status))
+        ctx.warn(("the Hub at %s did not take the registration from the server (status %d); the next run tries again"):format(
+          p.hub_url, result.status))
+        -- Until then the Hub learns of it from here, by the outbox when it is silent.
+        hub.report(ctx, { call = "registration", fields = fields })
         return
       end
       -- The proof that the Safety Wrapper registered is the Hub's own answer.

@@ -67,7 +67,7 @@ describe("step 10 #vps #slow", function()
     end
     assert.equal(0, #canary.find(r.out .. r.err, { password = password }))
     server:exec "rm /opt/letsbe/nginx/conf"
-    assert(provision.fine(home.json(("resume --json --no-input -i %s"):format(server.key))))
+    assert(provision.fine(home.json(("resume %s --json --no-input -i %s"):format(r.last.run, server.key))))
   end)
 
   it("calls the three scripts once each, in the runbook's order, with what they need on stdin", function()
