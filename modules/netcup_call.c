@@ -455,14 +455,17 @@ discover(lua_State *L, struct call *k)
 	return start(L, k, "GET", DISCOVERED);
 }
 
+/* Tokens go there: not in clear where the issuer speaks TLS. */
 static bool
-take_url(char **to, const cJSON *root, const char *name)
+take_url(const struct client *c, char **to, const cJSON *root, const char *name)
 {
 	const char *url = netcup_string(root, name);
 
 	free(*to);
 	*to = NULL;
-	if (url == NULL || lb_request_url_problem(url) != NULL)
+	if (url == NULL || lb_request_url_problem(url) != NULL ||
+	    (strncasecmp(c->issuer, "https:", 6) == 0 &&
+		strncasecmp(url, "https:", 6) != 0))
 		return false;
 	return (*to = strdup(url)) != NULL;
 }
@@ -494,14 +497,14 @@ discovered(lua_State *L, struct call *k)
 	k->root = root = p->status == 200 ? netcup_parse(p->body) : NULL;
 	issuer = netcup_string(root, "issuer");
 	if (issuer == NULL || strcmp(issuer, c->issuer) != 0 ||
-	    !take_url(&c->token_url, root, "token_endpoint") ||
-	    !take_url(&c->device_url, root, "device_authorization_endpoint"))
+	    !take_url(c, &c->token_url, root, "token_endpoint") ||
+	    !take_url(c, &c->device_url, root, "device_authorization_endpoint"))
 		return lb_fail(L, MODULE, k->op, "protocol",
 		    "%s has no discovery document of this issuer with a device sign-in; "
 		    "is LBRUN_NETCUP_ISSUER right?",
 		    c->issuer);
-	take_url(&c->revoke_url, root, "revocation_endpoint");
-	take_url(&c->userinfo_url, root, "userinfo_endpoint");
+	take_url(c, &c->revoke_url, root, "revocation_endpoint");
+	take_url(c, &c->userinfo_url, root, "userinfo_endpoint");
 	return prepare(L, k);
 }
 

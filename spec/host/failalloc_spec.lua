@@ -369,6 +369,36 @@ function cases.ssh()
   assert(ok, err)
 end
 
+-- What is read and made ready before a request, which then fails at once: nobody listens
+-- there. What libcurl asks for does not fail, since libcurl 7.88 then divides by zero.
+function cases.netcup()
+  local netcup = require "netcup"
+  local dir = os.tmpname()
+  os.remove(dir)
+  assert(host.mkdir(dir, "0700"))
+  local store = dir .. "/tokens.json"
+  assert(host.write_file(store, '{"issuer":"http://127.0.0.1:9/realms/scp","client_id":"scp","refresh_token":"refresh-token",'
+    .. '"access_token":"e30.eyJpZCI6NX0.signature","expires_at":9999999999,"lifetime":9999999999}\n', "0600"))
+  sweep(function()
+    local c = netcup.open { store = store, issuer = "http://127.0.0.1:9/realms/scp", api = "http://127.0.0.1:9", patience = 0,
+      ccp = "http://127.0.0.1:9/?JSON", customer = "1", api_key = host.secret("k", "api-key-1"),
+      api_password = host.secret("p", "api-password") }
+    for _, call in ipairs {
+      { "snapshot_create", 7, { name = "a", description = "b", disk = "vda" } },
+      { "reinstall", 7, { image = 1, ssh_keys = { 1, 2 }, script = "x", hostname = "a.example" } },
+      { "dns_update", "acme.example", { { hostname = "@", type = "A", destination = "203.0.113.1" } } },
+      { "tasks", { server = 7, query = "a b" } },
+      { "device" },
+    } do
+      local value, err = c[call[1]](c, call[2], call[3])
+      if value or err.code ~= "connect" then return nil, err end
+    end
+    return true
+  end, 1, function() end)
+  os.remove(store)
+  host.remove(dir)
+end
+
 local names = {}
 for name in pairs(cases) do names[#names + 1] = name end
 table.sort(names)

@@ -95,6 +95,12 @@ describe("lbrun netcup #unit", function()
     assert.equal(12, lines("servers")[1].exit)
   end)
 
+  it("ends a login with 130 when it is interrupted, and keeps nothing of it", function()
+    local r = run("login", { before = "timeout --preserve-status -s INT 2" })
+    assert.equal(130, r.exit, r.err)
+    assert.is_nil(host.stat(store()))
+  end)
+
   it("ends with 4 when netcup cannot be reached, or is not who it says", function()
     local r = run("login", { env = { LBRUN_NETCUP_ISSUER = "https://localhost:9/realms/scp" } })
     assert.equal(4, r.exit)

@@ -1,6 +1,7 @@
 -- netcup_change_spec.lua: what the module netcup changes: snapshots, rescue system, images,
 -- keys, reverse DNS and the DNS interface, against the stand-in of netcup.py.
 local host = require "host"
+local http = require "http"
 local support = require "support.netcup"
 
 local s
@@ -176,6 +177,32 @@ describe("netcup #unit", function()
       assert.same({}, c:rdns(ip))
     end
     failed("invalid", c:set_rdns("192.0.2.1", "mail.acme.example"))
+  end)
+
+  it("the stand-in refuses what netcup's document does not have, so that a wrong request is seen", function()
+    local token = host.secret("token", s.control("log").access[1])
+    local function status(method, path, kind, body, accept)
+      return assert(http.request { url = s.base .. "/scp-core/api" .. path, method = method, bearer = token, timeout = 10,
+        headers = { ["Content-Type"] = kind, Accept = accept or "application/json" }, body = body }).status
+    end
+    local merge, plain = "application/merge-patch+json", "application/json"
+    local server, snapshots = "/v1/servers/111007", "/v1/servers/111007/snapshots"
+    assert.equal(406, status("GET", "/ping"))
+    assert.equal(200, status("GET", "/ping", nil, nil, "*/*"))
+    local wrong = {
+      { 404, "DELETE", server }, { 404, "POST", "/v1/servers" }, { 422, "GET", "/v1/servers/abc" },
+      { 422, "GET", "/v1/servers?limt=1" }, { 422, "GET", "/v1/servers?limit=x" }, { 422, "GET", "/v1/tasks?state=ROLLBACKS" },
+      { 415, "PATCH", server, plain, '{"state":"ON"}' }, { 422, "PATCH", server, merge, '{"state":"RUNNING"}' },
+      { 422, "PATCH", server, merge, '{"nickname":"a","hostname":"b"}' }, { 400, "PATCH", server, merge, "{" },
+      { 422, "POST", snapshots, plain, '{"onlineSnapshot":true}' }, { 422, "POST", snapshots, plain, '{"name":1}' },
+      { 415, "POST", "/v1/servers/111007/rescuesystem" }, { 422, "POST", "/v1/rdns/ipv4", plain, '{"ip":"1.2.3","rdns":"a.example"}' },
+      { 422, "POST", "/v1/servers/111007/image", plain, '{"imageFlavourId":"128"}' },
+    }
+    for _, w in ipairs(wrong) do
+      assert.equal(w[1], status(w[2], w[3], w[4], w[5]), w[2] .. " " .. w[3] .. " " .. (w[5] or ""))
+    end
+    assert.equal(#wrong, #s.control("log").violations)
+    s.control "reset"
   end)
 
   describe("DNS", function()

@@ -117,6 +117,9 @@ describe("netcup #unit", function()
       failed("protocol", s.open { issuer = s.base .. "/realms/other" }:device())
       failed("connect", s.open { issuer = "http://127.0.0.1:9/realms/scp", patience = 0 }:device())
       failed("auth_failed", s.open { client_id = "scp-cli" }:device())
+      -- nor one that would have tokens sent in clear
+      s.control("set", { openid = s.base .. "/realms/scp/protocol/openid-connect" })
+      failed("protocol", s.open { tls = true, ca_file = s.dir .. "/ca.pem" }:device())
     end)
 
     it("verifies TLS by the CA file, and by the system's authorities without one", function()

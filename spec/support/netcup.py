@@ -117,7 +117,7 @@ def token_by_device(form):
 
 def keycloak(base, method, path, form, headers):
     issuer = base + "/realms/scp"
-    openid = issuer + "/protocol/openid-connect"
+    openid = n.set.get("openid", issuer + "/protocol/openid-connect")
     if path == "/.well-known/openid-configuration":
         raise Answer(200, {
             "issuer": n.set.get("issuer", issuer), "token_endpoint": openid + "/token",

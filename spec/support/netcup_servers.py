@@ -3,6 +3,7 @@
 # it takes effect at its end. `how` makes the next task end otherwise. Times are the ones
 # that were seen at the real one, multiplied with how["scale"].
 import copy
+import json
 import re
 import secrets
 import time
@@ -54,6 +55,15 @@ def stamp(t, digits):
         return None
     fraction = ("%.9f" % (t % 1))[2:2 + digits]
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(t)) + ("." + fraction if digits else "") + "Z"
+
+
+# A number as Java prints it: 1.45E9.
+def java(match):
+    value = float(match.group())
+    if value < 1e7:
+        return repr(value)
+    digits = repr(value).replace(".", "").rstrip("0")
+    return "%s.%sE%d" % (digits[0], digits[1:] or "0", len(repr(value).split(".")[0]) - 1)
 
 
 def not_found():
@@ -362,7 +372,7 @@ class Servers:
                       "network": {"02:00:00:97:47:9f IN": 599.3333333333334, "02:00:00:97:47:9f OUT": 260.9166666666667},
                       "network/packet": {"02:00:00:97:47:9f IN": 4.5, "02:00:00:97:47:9f OUT": 3.25}}[args[1]]
             rows[stamp(now - 60 * i, 0)] = values
-        return 200, rows, []
+        return 200, re.sub(r"\d+\.\d+", java, json.dumps(rows)), []
 
     # rDNS and keys
 
