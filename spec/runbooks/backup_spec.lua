@@ -1,0 +1,176 @@
+-- backup_spec.lua: three tools on a real server are backed up, damaged and restored, with
+-- their rows and bytes compared. Their images are stand-ins on real MySQL (MariaDB) and
+-- PostgreSQL servers. What is pure is in spec/lua/backup_spec.lua.
+local crypto = require "crypto"
+local json = require "json"
+local support = require "support.lbrun"
+local vps = require "support.vps"
+local provision = require "support.provision"
+
+-- Rows with what a dump must quote, a key between two tables, binary bytes; files of odd
+-- names and modes.
+local fill = [=[set -e
+docker exec -i nextcloud-db psql -q -v ON_ERROR_STOP=1 -U nextcloud -d nextcloud <<'SQL'
+insert into entries select md5(i::text) from generate_series(1, 2000) i;
+create table "odd (name)" (id int primary key, body text, raw bytea);
+insert into "odd (name)" values (1, E'tab\there, line\nbreak, \\.', '\x00ff27'), (2, null, null);
+create table empty (id int);
+SQL
+docker exec -i ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" exec mysql -u root ghost' <<'SQL'
+create table parents (id int primary key, body varchar(200)) engine=innodb;
+create table children (id int primary key, parent int, raw blob, foreign key (parent) references parents (id)) engine=innodb;
+insert into parents values (1, 'it''s (a) \\ "test"),(' ), (2, 'line
+break; ü'), (3, null);
+insert into children values (1, 1, x'00ff27'), (2, 1, null);
+SQL
+for i in $(seq 1 5); do curl -sf -X POST -d "kuma$i" http://127.0.0.1:3008/ >/dev/null; done
+v=$(docker volume inspect -f '{{.Mountpoint}}' nextcloud-html)
+mkdir -p "$v/data/a b" && printf 'one\n' >"$v/data/a b/ü.txt" && ln -s "a b" "$v/data/link"
+head -c 300000 /dev/urandom >"$v/data/big" && chown 33:33 "$v/data/big" && chmod 640 "$v/data/big"
+v=$(docker volume inspect -f '{{.Mountpoint}}' ghost-content)
+mkdir -p "$v/images" && head -c 100000 /dev/urandom >"$v/images/x.png"
+]=]
+
+-- All rows and all bytes, as text.
+local data = [=[
+docker exec nextcloud-db psql -XAt -U nextcloud -d nextcloud -c 'select * from entries order by 1' -c 'select * from "odd (name)" order by 1' -c 'select * from empty'
+docker exec ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -N -u root ghost -e "select * from entries; select * from parents; select id, parent, hex(raw) from children; show create table children"'
+curl -s http://127.0.0.1:3008/ | jq -c .entries
+for v in nextcloud-html ghost-content uptime-kuma-data; do
+  cd "$(docker volume inspect -f '{{.Mountpoint}}' $v)"
+  find . ! -name 'kuma.db*' -printf '%p %y %m %u %g %l\n' | sort; find . -type f ! -name 'kuma.db*' -print0 | sort -z | xargs -0r sha256sum
+done]=]
+
+describe("backup and restore of three tools #vps #slow", function()
+  local server, home, identity, before
+  local backups, day = "/opt/letsbe/backups", nil
+
+  local function args(book, more)
+    return ("runbooks/%s.lua %s -t %s -i %s -y --no-input"):format(book, more or "", server.url, server.key)
+  end
+  local function backup(more)
+    return home.json(args("backup", "recipients=" .. identity.recipient .. " " .. (more or "") .. " --json"))
+  end
+  local function restore(more)
+    return home.json(args("restore", more .. " --json"))
+  end
+  local function inside(command)
+    return (server:exec(command))
+  end
+  local function status()
+    return json.decode(inside("cat " .. backups .. "/backup-status.json"))
+  end
+  local function same(what)
+    local now = inside(data)
+    assert(now == before, what .. ":\n" .. provision.difference(before, now))
+  end
+  local function told(r)
+    return ("exit %s: %s\n%s"):format(tostring(r.exit), r.last and r.last.message or "", r.err)
+  end
+
+  setup(function()
+    server = vps.up("backup", { docker = true, images = provision.images_of { "ghost", "nextcloud", "uptime-kuma" } })
+    home = support.home()
+    identity = crypto.age_identity()
+    local made = home.json(provision.args(server, { more = "tools=ghost,nextcloud,uptime-kuma --tags nginx,stacks --json" }))
+    assert(provision.fine(made))
+    local _, failed, err = server:exec(fill)
+    assert.equal(0, failed, err)
+    before = inside(data)
+  end)
+  teardown(function()
+    server:down()
+    home.remove()
+  end)
+
+  it("refuses to begin without somebody whom the credentials are sealed to", function()
+    local r = home.run(args("backup"))
+    assert.equal(2, r.exit, r.err)
+    assert.matches("recipients", r.err)
+    assert.equal("", inside("ls " .. backups .. " 2>/dev/null"))
+  end)
+
+  it("publishes a whole day, with what the manifest says and no secret unsealed", function()
+    local r = backup()
+    assert.equal(0, r.exit, told(r))
+    day = inside("date +%F"):gsub("\n", "")
+    local at = backups .. "/daily/" .. day
+    assert.equal("daily/" .. day .. "\n", inside("readlink " .. backups .. "/latest"))
+    for _, name in ipairs { "nextcloud/nextcloud-html", "volumes/ghost-content.tar.gz", "nginx/nginx.tar.gz", "credentials.enc", "manifest.json" } do
+      assert.equal("yes\n", inside(("test -e %s/%s && echo yes"):format(at, name)), name)
+    end
+    local m = json.decode(inside("cat " .. at .. "/manifest.json"))
+    local rows = {}
+    for _, name in ipairs { "nextcloud", "ghost" } do
+      for _, t in ipairs(m.parts[name].databases[1].tables) do rows[t.name] = t.rows end
+    end
+    assert.same({ entries = 1, parents = 3, children = 2, ["public.entries"] = 2001, ['public."odd (name)"'] = 2, ["public.empty"] = 0 }, rows)
+    assert.matches("^sha256:", m.parts.ghost.images[1].digest)
+    assert.equal("700 root\n", inside("stat -c '%a %U' " .. backups))
+    -- The sealed file opens with the recipient's key alone, and is what stands on the server.
+    local sealed = inside("cat " .. at .. "/credentials.enc")
+    support.spit(home.dir .. "/credentials.tar", assert(crypto.age_decrypt(sealed, identity.identity)))
+    assert.equal(inside "cat /opt/letsbe/env/credentials.env", support.sh(("tar -xOf %s/credentials.tar opt/letsbe/env/credentials.env"):format(home.dir)))
+    assert.is_truthy(support.sh(("tar -tf %s/credentials.tar"):format(home.dir)):find("stacks/ghost/.env", 1, true))
+    local s = status()
+    assert.equal("success", s.status)
+    assert.equal(2, s.databases_backed_up)
+    assert.is_true(s.files_backed_up)
+    assert.same({}, s.errors)
+    same "the backup changed the data"
+  end)
+
+  it("brings back dropped databases, emptied volumes and corrupt files, row by row and byte by byte", function()
+    inside [[docker stop nextcloud nextcloud-cron >/dev/null; docker exec nextcloud-db dropdb -U nextcloud --force nextcloud
+rm -rf "$(docker volume inspect -f '{{.Mountpoint}}' nextcloud-html)/data"
+docker exec ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -u root ghost -e "drop table children; delete from parents; insert into entries values (1)"'
+printf x >"$(docker volume inspect -f '{{.Mountpoint}}' ghost-content)/images/x.png"
+docker rm -f uptime-kuma >/dev/null; docker volume rm uptime-kuma-data >/dev/null]]
+    for _, tool in ipairs { "nextcloud", "ghost", "uptime-kuma" } do
+      local r = restore("tool=" .. tool)
+      assert.equal(0, r.exit, told(r))
+    end
+    same "after the restores"
+    assert.equal("", inside [[ls -d /var/lib/docker/volumes/*/_data.lbrun* /opt/letsbe/backups/.restore* 2>/dev/null
+docker exec nextcloud-db psql -XAt -U nextcloud -c "select datname from pg_database where datname like '%lbrun%'"
+docker exec ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -N -u root -e "show databases like \"%lbrun%\""']])
+  end)
+
+  it("publishes nothing when the disk fills up in mid-dump, says so in the status, and goes on when there is room", function()
+    local published = inside(("cat %s/daily/%s/manifest.json"):format(backups, day))
+    -- The disk is full from the moment that the first tool's part is whole.
+    local _, mounted, why = server:exec([[set -e; f=/opt/letsbe/backups; rm -rf /root/backups; cp -a $f /root/backups
+mount -t tmpfs -o size=900m,mode=700 tmpfs $f; cp -a /root/backups/. $f/
+setsid sh -c 'until ls /opt/letsbe/backups/daily/.*/.parts/nextcloud; do :; done; head -c 1G /dev/zero >/opt/letsbe/backups/filler' \
+  >/dev/null 2>&1 </dev/null &]])
+    assert.equal(0, mounted, why)
+    local r = backup()
+    assert.is_true(r.exit == 5 or r.exit == 6, told(r))
+    assert.matches("No space left on device", r.err .. r.last.message)
+    assert.equal(published, inside(("cat %s/daily/%s/manifest.json"):format(backups, day)))
+    inside "rm /opt/letsbe/backups/filler"
+    local again = home.json("resume " .. r.last.run .. " --json")
+    assert.equal(0, again.exit, told(again))
+    assert.is_not.equal(published, inside(("cat %s/daily/%s/manifest.json"):format(backups, day)))
+    assert.equal("success", status().status)
+    inside "umount /opt/letsbe/backups"
+  end)
+
+  it("goes on after kill -9 in mid-backup, and refuses a second backup until then", function()
+    local line = args("backup", "recipients=" .. identity.recipient .. " --json")
+    -- lbrun is killed when the first tool's part is whole; the dump that then runs goes on.
+    local pid = home.dir .. "/pid"
+    os.execute(("{ until spec/sandbox/vps exec %s -- sh -c 'ls %s/daily/.*/.parts/nextcloud'; do sleep 0.1; done; kill -9 $(cat %s); } >/dev/null 2>&1 </dev/null &")
+      :format(server.name, backups, pid))
+    local killed = home.run(line, { before = ("sh -c 'echo $$ >%s; exec \"$@\"' sh"):format(pid) })
+    assert.equal(9, killed.signal, killed.err)
+    assert.equal("1\n", inside(("ls -d %s/daily/.*.partial-* | wc -l"):format(backups)))
+    local second = backup()
+    assert.equal(8, second.exit, told(second))
+    local r = home.json "resume --json"
+    assert.equal(0, r.exit, told(r))
+    assert.equal("0\n", inside(("ls -d %s/daily/.*.partial-* 2>/dev/null | wc -l"):format(backups)))
+    assert.equal("", inside "docker ps -a --format '{{.Names}} {{.State}}' | grep -v running")
+    assert.equal(0, home.run("verify-journal").exit)
+  end)
+end)
