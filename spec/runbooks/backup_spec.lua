@@ -136,6 +136,25 @@ docker exec nextcloud-db psql -XAt -U nextcloud -c "select datname from pg_datab
 docker exec ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -N -u root -e "show databases like \"%lbrun%\""']])
   end)
 
+  it("refuses a flipped bit, a truncated dump, a missing file, and a manifest that counts other rows; the live data stays", function()
+    local at = ("%s/daily/%s"):format(backups, day)
+    local function refused(change, why)
+      inside(("cp -a %s /root/kept; cd %s && %s"):format(at, at, change))
+      local r = restore("tool=ghost date=" .. day)
+      inside(("rm -rf %s && mv /root/kept %s"):format(at, at))
+      assert.is_true(r.exit == 5 or r.exit == 6, told(r))
+      assert.matches(why, r.last.message)
+      same("the refused restore: " .. change)
+      home.run("abandon " .. r.last.run .. " --reason spec")
+      inside "rm -rf /opt/letsbe/backups/.restore-*"
+    end
+    refused([[printf '\377' | dd of=ghost.sql.gz bs=1 seek=400 conv=notrunc 2>/dev/null]], "not what was backed up")
+    refused("truncate -s -200 ghost.sql.gz", "not what was backed up")
+    refused("rm volumes/ghost-content.tar.gz", "not in the backup")
+    refused([[jq -c '(.parts.ghost.databases[0].tables[] | select(.name == "parents") | .rows) = 99' manifest.json >m && mv m manifest.json]],
+      "parents has 3 rows after the restore, the manifest says 99")
+  end)
+
   it("publishes nothing when the disk fills up in mid-dump, says so in the status, and goes on when there is room", function()
     local published = inside(("cat %s/daily/%s/manifest.json"):format(backups, day))
     -- The disk is full from the moment that the first tool's part is whole.
