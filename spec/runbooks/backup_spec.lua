@@ -120,6 +120,17 @@ describe("backup and restore of three tools #vps #slow", function()
     same "the backup changed the data"
   end)
 
+  it("links an unchanged file to the day before's, and replaces the day by a whole one only", function()
+    inside(("cd %s/daily && mv %s 2020-01-05 && ln -sfn daily/2020-01-05 ../latest && jq -c '.date = \"2020-01-05\"' 2020-01-05/manifest.json >m && mv m 2020-01-05/manifest.json")
+      :format(backups, day))
+    local r = backup()
+    assert.equal(0, r.exit, told(r))
+    local file = "nextcloud/nextcloud-html/data/big"
+    assert.equal("same\n", inside(("cd %s/daily && [ 2020-01-05/%s -ef %s/%s ] && echo same"):format(backups, file, day, file)))
+    assert.equal("2020-01-05\n", inside("ls " .. backups .. "/weekly"))
+    assert.equal("same\n", inside(("cd %s && [ weekly/2020-01-05/%s -ef daily/2020-01-05/%s ] && echo same"):format(backups, file, file)))
+  end)
+
   it("brings back dropped databases, emptied volumes and corrupt files, row by row and byte by byte", function()
     inside [[docker stop nextcloud nextcloud-cron >/dev/null; docker exec nextcloud-db dropdb -U nextcloud --force nextcloud
 rm -rf "$(docker volume inspect -f '{{.Mountpoint}}' nextcloud-html)/data"
@@ -173,6 +184,19 @@ setsid sh -c 'until ls /opt/letsbe/backups/daily/.*/.parts/nextcloud; do :; done
     assert.is_not.equal(published, inside(("cat %s/daily/%s/manifest.json"):format(backups, day)))
     assert.equal("success", status().status)
     inside "umount /opt/letsbe/backups"
+  end)
+
+  it("says in the status that it failed, when a database refuses, and keeps the day as it was", function()
+    local published = inside(("cat %s/daily/%s/manifest.json"):format(backups, day))
+    inside "docker stop ghost-db >/dev/null"
+    local r = backup()
+    inside "docker start ghost-db >/dev/null; docker restart ghost >/dev/null"
+    assert.is_true(r.exit == 5 or r.exit == 6, told(r))
+    local s = status()
+    assert.equal("failed", s.status)
+    assert.matches("mysqldump of the database ghost failed", s.errors[1])
+    assert.equal(published, inside(("cat %s/daily/%s/manifest.json"):format(backups, day)))
+    home.run("abandon " .. r.last.run .. " --reason spec")
   end)
 
   it("goes on after kill -9 in mid-backup, and refuses a second backup until then", function()
