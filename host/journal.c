@@ -312,9 +312,11 @@ journal_step_set(struct journal *j, const char *run, const char *step,
     const char *effect, struct journal_text output, const struct journal_step *s,
     const char *type, struct journal_text data)
 {
-	return begin(j, run) &&
-	    journal_end(j, (effect == NULL || effect_end(j, run, step, effect, "done",
-	    output, (struct journal_text){ 0 })) && step_set(j, run, step, s, type, data));
+	struct journal_text none = { 0 };
+
+	return begin(j, run) && journal_end(j, (effect == NULL ||
+	    effect_end(j, run, step, effect, "done", output, none)) &&
+	    step_set(j, run, step, s, type, data));
 }
 
 /* Pins, paths, fingerprints */
