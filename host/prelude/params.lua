@@ -211,6 +211,8 @@ function params.example(p, name)
   if p.kind == "enum" then return p.values[1] end
   if p.kind == "list" then return {} end
   if p.kind == "boolean" then return false end
+  -- Of the right form, and nobody's: 32 bytes of zero.
+  if p.kind == "ssh_public_key" then return "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" .. ("A"):rep(43) end
   if p.kind == "integer" or p.kind == "number" or p.kind == "duration" then return p.min or 1 end
   return name
 end

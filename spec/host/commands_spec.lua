@@ -32,6 +32,14 @@ describe("the command line #unit", function()
     return file
   end
 
+  it("describes every runbook of the project with its steps", function()
+    for file in support.sh("ls runbooks/*.lua"):gmatch "%S+" do
+      local r = home.run("describe " .. file)
+      assert.equal(0, r.exit, r.err)
+      assert.matches("\nsteps:\n  %S+ ", r.out, file)
+    end
+  end)
+
   local function exists(name)
     local f = io.open(home.work .. "/" .. name)
     if f then f:close() end
