@@ -275,19 +275,21 @@ describe("program #unit", function()
     assert.equal(2, program.sh('"$@" --nonsense >&- 2>&- <&-', program.lbrun).status)
   end)
 
-  it("tells its version in under 10 ms", function()
+  it("tells its version in under 10 ms, or as soon as curl does where this machine is slow", function()
     if program.lbrun:find("/asan/", 1, true) then return pending "sanitizers start slowly" end
     local host = require "host"
     local function best_of(command)
       local best = 1
-      for _ = 1, 10 do
+      for _ = 1, 20 do
         local began = host.monotonic()
         os.execute(command .. " >/dev/null")
         best = math.min(best, host.monotonic() - began)
       end
       return best
     end
-    local took = best_of(program.lbrun .. " --version") - best_of ":"
-    assert.is_true(took < 0.01, ("%.4f s"):format(took))
+    local shell = best_of ":"
+    local took, curl = best_of(program.lbrun .. " --version") - shell, best_of "curl --version" - shell
+    -- Both load libcurl, OpenSSL and what these need.
+    assert.is_true(took < math.max(0.01, 1.5 * curl), ("%.4f s, curl %.4f s"):format(took, curl))
   end)
 end)

@@ -4,7 +4,8 @@
 # builds nothing.
 #	spec/support/run.sh MODE [--match NAME] [--exclude-tags A,B]
 # --match NAME: the files named NAME_spec.lua or NAME_*_spec.lua, else the specs with that
-# tag. LBRUN_SPEC_TIMEOUT: seconds a file may take (1800). LBRUN_SPEC_JOBS: files at a time (2).
+# tag. LBRUN_SPEC_TIMEOUT: seconds a file may take (1800). LBRUN_SPEC_JOBS: how many files
+# with VPSs run at a time (2).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 mode=$1
@@ -79,11 +80,14 @@ one() {
 export -f log_of one
 
 rm -f "$logs"/*.count
-# Those that boot VPSs first: they take the longest, and mostly wait.
-{
-	grep -l '#vps' "${files[@]}"
-	grep -L '#vps' "${files[@]}"
-} | xargs -P "${LBRUN_SPEC_JOBS:-2}" -I FILE bash -c 'one "$@"' one FILE "${options[@]}"
+# some JOBS GREP_OPTION: runs the files that speak of VPSs, or the others.
+some() {
+	grep "$2" -Z '#vps' "${files[@]}" |
+		xargs -0 -r -P "$1" -I FILE bash -c 'one "$@"' one FILE "${options[@]}"
+}
+# Those that boot VPSs mostly wait; of the others some measure time.
+some "${LBRUN_SPEC_JOBS:-2}" -l
+some 1 -L
 passed=0 failed=0
 for file in "${files[@]}"; do
 	p=0 f=1
