@@ -21,7 +21,10 @@ end
 local function show(ctx)
   local chosen = #ctx.params.tools > 0 and ctx.params.tools or nil
   if ctx.params.json then
-    local out = { tools = {}, tiers = {} }
+    local out = { tools = {}, tiers = {}, images = { nginx = { catalog.platform.nginx.image } } }
+    for _, id in ipairs { "openclaw", "secrets-proxy", table.unpack(catalog.names()) } do
+      out.images[id] = stack.images(stack.get(id))
+    end
     for i, id in ipairs(catalog.names()) do out.tools[i] = catalog.get(id) end
     for i, name in ipairs(catalog.tier_names) do
       local tier = catalog.tiers[name]
