@@ -169,8 +169,9 @@ local function register(p)
     apply = function(ctx)
       local words = script_words "hub-register"
       words.timeout = 120
-      words.stdin = template.render('{"method":"PUT","url":{{ url | json }},"token":{{ token | json }},"body":{{ body | raw }}}',
-        { url = url, token = ctx.secret "runner_token", body = body }, { name = "registration" })
+      words.stdin = template.render(
+        '{"method":"PUT","url":{{ url | json }},"token":{{ token | json }},"key":{{ key | json }},"body":{{ body | raw }}}',
+        { url = url, token = ctx.secret "runner_token", key = want, body = body }, { name = "registration" })
       local result = ctx.target:try(words)
       if not result.ok then
         ctx.warn(("the Hub at %s did not take the registration from the server (status %d); the next run tries again"):format(

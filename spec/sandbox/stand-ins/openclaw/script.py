@@ -58,7 +58,8 @@ elif name == "generate-tool-registry.sh":
 elif name == "hub-register.sh":
     order = json.loads(given)
     status, answer = call(order["method"], order["url"], json.dumps(order["body"]).encode(),
-                          {"Content-Type": "application/json", "Authorization": "Bearer " + order["token"]})
+                          {"Content-Type": "application/json", "Authorization": "Bearer " + order["token"],
+                           "Idempotency-Key": order["key"]})
     try:
         answer = json.loads(answer)
     except ValueError:
