@@ -4,7 +4,7 @@
 # builds nothing.
 #	spec/support/run.sh MODE [--match NAME] [--exclude-tags A,B]
 # --match NAME: the files named NAME_spec.lua or NAME_*_spec.lua, else the specs with that
-# tag. LBRUN_SPEC_TIMEOUT: seconds a file may take (1800). LBRUN_SPEC_JOBS: how many files
+# tag. LBRUN_SPEC_TIMEOUT: seconds a file may take (2700). LBRUN_SPEC_JOBS: how many files
 # with VPSs run at a time (2).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -55,7 +55,7 @@ one() {
 	local file=$1 log status last p=0 f=1
 	shift
 	log=$(log_of "$file")
-	timeout --kill-after=10 "${LBRUN_SPEC_TIMEOUT:-1800}" \
+	timeout --kill-after=10 "${LBRUN_SPEC_TIMEOUT:-2700}" \
 		"build/$LBRUN_SPEC_MODE/lbrun-spec" "$@" "$file" >"$log" 2>&1 </dev/null
 	status=$?
 	last=$(tail -n 1 "$log")
