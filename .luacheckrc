@@ -11,7 +11,7 @@ stds.runbook = {
     "tonumber", "tostring", "type", "utf8", "xpcall", "_VERSION",
     "runbook", "step", "param", "resource", "done", "pending", "unknown", "after", "include", "json",
     "template", "crypto", "http", "quote", "argv", "diff", "duration", "fail", "last_lines", "did_you_mean",
-    "sorted_keys", "parallel", "data", "sleep",
+    "sorted_keys", "parallel", "data", "sleep", "scp",
   },
 }
 

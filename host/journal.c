@@ -414,15 +414,18 @@ journal_owner_gone(const struct journal_owner *o, const struct journal_owner *me
 	return strcmp(o->boot_id, me->boot_id) != 0 || !runs_here(o->pid, o->start_time);
 }
 
-/* The lease row stands: may this run's process `o` have it? */
+/* The lease row stands: may this run's process `o` have it? A name with '@' is no target but
+ * a turn that is over when its process is. */
 static bool
-may_take(struct journal *j, const char *run, const struct journal_owner *o)
+may_take(struct journal *j, const char *target, const char *run,
+    const struct journal_owner *o)
 {
 	long long pid = journal_int(j, 1), start_time = journal_int(j, 2);
 	const char *boot_id = journal_str(j, 3), *host = journal_str(j, 4);
 
 	if (strcmp(journal_str(j, 0), run) != 0)
-		return false;
+		return *target == '@' && strcmp(host, o->host) == 0 &&
+		    (strcmp(boot_id, o->boot_id) != 0 || !runs_here(pid, start_time));
 	if (strcmp(host, o->host) != 0)
 		return journal_int(j, 5) == 0; /* its heart has stopped */
 	if (strcmp(boot_id, o->boot_id) != 0)
@@ -460,7 +463,7 @@ journal_lease_take(struct journal *j, const char *target, const char *run,
 		return false;
 	rc = journal_sql(j, "SELECT run, pid, start_time, boot_id, host, "
 	    "heartbeat + ttl > ?2 FROM leases WHERE target = ?1", "sr", target, t);
-	ok = rc == 0 || (rc == 1 && may_take(j, run, o));
+	ok = rc == 0 || (rc == 1 && may_take(j, target, run, o));
 	if (!ok && rc == 1)
 		locked(j, target, run);
 	ok = ok && journal_do(j, "INSERT OR REPLACE INTO leases VALUES(?1, ?2, ?3, ?4, "

@@ -1,4 +1,5 @@
 -- context.lua: the ctx that a probe, an apply or an undo is given. It decides nothing.
+local host = require "host"
 local json = require "json"
 local ssh = require "ssh"
 local template = require "template"
@@ -131,6 +132,11 @@ function context.new(run, step, effect, planning)
     return util.check(template.render(ctx.source(path), all, merged))
   end
 
+  -- Here, not on the target, whose clock may be wrong or lying: seconds since 1970.
+  function ctx.now() return math.floor(host.now()) end
+  -- The head of the journal's chain, by which what stands before it is known unchanged.
+  function ctx.head() return run.journal and run.journal:head() or nil end
+
   function ctx.state_get(key) return run.state[key] end
   function ctx.state_set(key, value)
     if planning then util.misuse("a plan keeps no state") end
@@ -195,6 +201,11 @@ function context.new(run, step, effect, planning)
     local row, err = run.journal:outbox_one(outbox.id(run, step, key))
     if not row and err.code ~= "not_found" then util.check(nil, err) end
     return row
+  end
+  -- fn alone among all runs of this journal that name the same thing; -> what it returns.
+  function ctx.exclusive(name, fn)
+    if planning or not effect then util.misuse("exclusive belongs to an apply") end
+    return require("lb.lock").turn(run, name, fn)
   end
   function ctx.child(options)
     if planning or not effect then util.misuse("a child run is started by an apply") end

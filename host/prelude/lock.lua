@@ -110,6 +110,27 @@ function lock.take_target(run, owner, ended)
   end
 end
 
+-- lock.turn(run, name, fn): fn when no other run of this journal is in a turn of that name;
+-- a turn whose process has died is over.
+function lock.turn(run, name, fn)
+  local me = owner_of(run)
+  local owner = { pid = me.pid, start_time = me.start_time, boot_id = me.boot_id, host = me.host }
+  local place, stop = "@" .. name, host.monotonic() + 600
+  while true do
+    local ok, err = run.journal:lease_take(place, run.id, owner, ttl)
+    if ok then break end
+    if err.code ~= "locked" then util.check(nil, err) end
+    if host.monotonic() > stop then util.raise("locked", ("%s is taken by another run for ten minutes: %s"):format(name, tostring(err))) end
+    if not host.sleep(0.2) and host.interrupted() > 0 then
+      util.raise("interrupted", "interrupted while another run had its turn", { exit = 130 })
+    end
+  end
+  local result = table.pack(pcall(fn))
+  run.journal:lease_drop(place, run.id)
+  if not result[1] then error(result[2], 0) end
+  return table.unpack(result, 2, result.n)
+end
+
 -- The heartbeat of both leases, in a task of its own.
 function lock.beat(run)
   while true do

@@ -33,7 +33,7 @@ end
 
 -- The DNS interface has credentials of its own: the control panel's customer number, an API
 -- key and the API password, in a file that nobody else may read.
-local function credentials()
+function M.credentials()
   local path = setting "LBRUN_CCP_CREDENTIALS" or folder("XDG_CONFIG_HOME", "/.config") .. "/netcup-dns.json"
   local text, err = host.read_file(path, { max = 65536, private = true })
   if not text then
@@ -305,7 +305,7 @@ function commands.tasks(cli)
 end
 
 function commands.dns(cli)
-  local client = M.open(credentials())
+  local client = M.open(M.credentials())
   local name = cli.operands[2]
   local fine, zone, err = pcall(client.zone, client, name)
   if not fine then util.raise("usage", ("netcup: '%s' is not the name of a zone"):format(cell(name))) end

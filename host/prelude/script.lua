@@ -8,6 +8,7 @@ local util = require "lb.util"
 local params = require "lb.params"
 local diff = require "lb.diff"
 local web = require "lb.web"
+local scp = require "lb.scp"
 
 local script = {}
 
@@ -223,6 +224,7 @@ function script.environment(closure)
   env.template = { render = function(...) return util.check(template.render(...)) end }
   env.crypto = raising(crypto)
   env.http = web.new(env)
+  env.scp = scp.new(env)
   env.quote, env.argv, env.diff = util.quote, util.argv, diff
   env.duration, env.last_lines, env.did_you_mean = util.duration, util.last_lines, util.did_you_mean
   env.sorted_keys = util.keys

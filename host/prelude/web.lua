@@ -13,6 +13,9 @@ local safe = { GET = true, HEAD = true }
 function web.read_only(env)
   reading[env] = true
 end
+function web.reading(env)
+  return reading[env] or false
+end
 
 local function ask(env, o)
   if type(o) ~= "table" then util.misuse(("http takes a table of options, not a %s"):format(type(o))) end

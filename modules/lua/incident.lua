@@ -1,0 +1,109 @@
+-- incident.lua: the checklist of an incident: its items, who did each and when, the 72 hours,
+-- and the post-mortem that is written of it. Each entry is journaled by the run that makes it;
+-- the working copy lies on the server. It isolates nothing (see runbooks/isolate.lua).
+
+local incident = {}
+
+incident.dir = "/var/lib/lbrun/isolation"
+local file_of = incident.dir .. "/incident.json"
+
+-- The nine items; the fourth has a notice to each.
+incident.items = {
+  { "contain", "1. Contain: isolate the server" },
+  { "assess", "2. Assess: which data, which users" },
+  { "preserve", "3. Preserve: evidence and a forensic snapshot" },
+  { "notify-hub", "4. Notify: the Hub" },
+  { "notify-founder", "4. Notify: the founder" },
+  { "notify-customer", "4. Notify: the customer (Art. 33 and 34 GDPR)" },
+  { "remediate", "5. Remediate: the vulnerability, the credentials" },
+  { "restore", "6. Restore: from a clean backup" },
+  { "verify", "7. Verify: the health of all services" },
+  { "document", "8. Document: the post-mortem" },
+  { "improve", "9. Improve: runbook and monitoring" },
+}
+
+-- incident.names() -> those that can be entered
+function incident.names()
+  local list = {}
+  for i, item in ipairs(incident.items) do list[i] = item[1] end
+  return list
+end
+
+local function days_from_civil(y, m, d)
+  y = m <= 2 and y - 1 or y
+  local era, yoe = y // 400, y % 400
+  local doy = (153 * (m + (m > 2 and -3 or 9)) + 2) // 5 + d - 1
+  return era * 146097 + yoe * 365 + yoe // 4 - yoe // 100 + doy - 719468
+end
+
+-- incident.epoch("2031-02-03T04:05:06Z") -> seconds since 1970, or nil
+function incident.epoch(text)
+  local y, mo, d, h, mi, s = text:match("^(%d%d%d%d)%-(%d%d)%-(%d%d)T(%d%d):(%d%d):?(%d*)Z$")
+  if not y then return nil end
+  local function n(v) return math.tointeger(tonumber(v)) or 0 end
+  if n(mo) < 1 or n(mo) > 12 or n(d) < 1 or n(d) > 31 or n(h) > 23 or n(mi) > 59 then return nil end
+  return days_from_civil(n(y), n(mo), n(d)) * 86400 + n(h) * 3600 + n(mi) * 60 + n(s)
+end
+
+-- incident.read(ctx) -> { incident, aware, items = { [name] = { at, by, note } } }, or nil
+function incident.read(ctx)
+  if not ctx.root:exists(file_of) then return nil end
+  return json.decode(ctx.root:get(file_of))
+end
+
+function incident.write(ctx, record)
+  record.items = record.items or {}
+  local items = {}
+  for name, item in pairs(record.items) do items[name] = item end
+  -- An object also when it is empty.
+  local text = json.encode({ incident = record.incident, aware = record.aware, evidence = record.evidence,
+    items = next(items) and items or nil }, { sort = true })
+  ctx.root:put(file_of, text .. "\n", { mode = "0600", owner = "root", group = "root" })
+end
+
+-- incident.enter(ctx, name, by, note): an entry stands once; a later one of the same name
+-- replaces it, and the journal has both.
+function incident.enter(ctx, name, by, note)
+  local record = incident.read(ctx) or fail("incident", "no incident is open on this server")
+  record.items = record.items or {}
+  record.items[name] = { at = ctx.now(), by = by, note = note, run = ctx.run }
+  incident.write(ctx, record)
+  ctx.log(("checklist: %s by %s at %s%s"):format(name, by, backup.utc(ctx.now()), note and ": " .. note or ""))
+end
+
+-- incident.deadline(record, now) -> epoch of the 72 hours' end, and a text about it
+function incident.deadline(record, now)
+  local due = record.aware + 72 * 3600
+  local left = due - now
+  return due, left >= 0 and ("%d h %02d min are left"):format(left // 3600, left % 3600 // 60)
+    or ("they are over since %d h"):format(-left // 3600)
+end
+
+local function cell(text)
+  return (tostring(text or ""):gsub("[|\n\r]", " "))
+end
+
+-- incident.document(ctx, record) -> the post-mortem
+function incident.document(ctx, record)
+  local rows = {}
+  for i, item in ipairs(incident.items) do
+    local done_ = (record.items or {})[item[1]]
+    rows[i] = { mark = done_ and "x" or " ", title = item[2], at = done_ and backup.utc(done_.at) or "",
+      by = cell(done_ and done_.by), note = cell(done_ and done_.note) }
+  end
+  return ctx.render("isolate/post-mortem.md", {
+    tenant = ctx.params.tenant, incident = record.incident, aware = backup.utc(record.aware),
+    due = backup.utc((incident.deadline(record, 0))), items = rows, evidence = record.evidence or "none was taken",
+  })
+end
+
+-- incident.missing(record) -> names of what is still to do
+function incident.missing(record)
+  local list = {}
+  for _, item in ipairs(incident.items) do
+    if not (record.items or {})[item[1]] then list[#list + 1] = item[1] end
+  end
+  return list
+end
+
+return incident
