@@ -414,8 +414,8 @@ journal_owner_gone(const struct journal_owner *o, const struct journal_owner *me
 	return strcmp(o->boot_id, me->boot_id) != 0 || !runs_here(o->pid, o->start_time);
 }
 
-/* The lease row stands: may this run's process `o` have it? A name with '@' is no target but
- * a turn that is over when its process is. */
+/* The lease row stands: may this run's process `o` have it? A name with '@' is no target
+ * but a turn that is over when its process is. */
 static bool
 may_take(struct journal *j, const char *target, const char *run,
     const struct journal_owner *o)

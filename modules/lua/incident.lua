@@ -1,6 +1,6 @@
 -- incident.lua: the checklist of an incident: its items, who did each and when, the 72 hours,
 -- and the post-mortem that is written of it. Each entry is journaled by the run that makes it;
--- the working copy lies on the server. It isolates nothing (see runbooks/isolate.lua).
+-- the working copy lies on the server. It isolates nothing.
 
 local incident = {}
 
