@@ -140,9 +140,9 @@ deps-lint:
 
 check: lint docs test ## lint, docs and test
 
-test: deps-test ## all specs but the slow ones, a real VPS included
+test: deps-test ## all specs but the slow and the long ones, a real VPS included
 	@$(MAKE) --no-print-directory binaries
-	@spec/support/run.sh $(MODE) --exclude-tags slow
+	@spec/support/run.sh $(MODE) --exclude-tags slow,long
 
 test-all: deps-test ## every spec
 	@$(MAKE) --no-print-directory binaries

@@ -200,7 +200,7 @@ journal_run_create(struct journal *j, const struct journal_run *r, bool *existin
 
 		*existing = rc == 1;
 		ok = rc == 0 && insert_run(j, r, sums, digest);
-		ok = journal_end(j, ok) || rc == 1;
+		ok = journal_end(j, ok || *existing);
 	}
 	free(sums);
 	return ok;

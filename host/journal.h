@@ -60,6 +60,11 @@ const struct journal_error *journal_error(const struct journal *j);
 
 /* Every call below returns false on failure (see journal_error). A mutator is one durable
  * commit that appends its event, or nothing at all. */
+/* From hold to release all changes are one commit, or none of them when one failed or
+ * `ok` is false. It holds up every other process: nothing may wait in between. */
+bool journal_hold(struct journal *j);
+bool journal_release(struct journal *j, bool ok);
+bool journal_held(const struct journal *j);
 bool journal_head(struct journal *j, char hex[65], long long *seq);
 /* `head` (or NULL) is a hash that was once printed: it must still be in the chain. */
 bool journal_verify(struct journal *j, const char *head, long long *count);

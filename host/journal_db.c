@@ -390,7 +390,9 @@ journal_begin(struct journal *j)
 {
 	if (j->readonly)
 		return journal_fail(j, "readonly", "%s was opened to look only", j->path);
-	j->in_tx = journal_do(j, "BEGIN IMMEDIATE", "");
+	/* After a failure nothing more is written: SQLite may have rolled back already, and
+	 * a statement would be a commit of its own. Its error stands. */
+	j->in_tx = j->held == HELD || (j->held == FREE && journal_do(j, "BEGIN IMMEDIATE", ""));
 	return j->in_tx;
 }
 
@@ -401,6 +403,10 @@ journal_end(struct journal *j, bool ok)
 		return false;
 	j->in_tx = false;
 	journal_done(j);
+	if (j->held != FREE) {
+		j->held = ok ? HELD : SPOILT;
+		return ok;
+	}
 	if (ok && journal_do(j, "COMMIT", ""))
 		return true;
 	/* The failure to report is the one that led here; SQLite may have rolled back by
@@ -411,16 +417,42 @@ journal_end(struct journal *j, bool ok)
 }
 
 bool
+journal_hold(struct journal *j)
+{
+	if (!journal_begin(j))
+		return false;
+	j->in_tx = false;
+	j->held = HELD;
+	return true;
+}
+
+bool
+journal_release(struct journal *j, bool ok)
+{
+	ok = ok && j->held == HELD;
+	j->held = FREE;
+	j->in_tx = true;
+	return journal_end(j, ok);
+}
+
+bool
+journal_held(const struct journal *j)
+{
+	return j->held != FREE;
+}
+
+bool
 journal_look(struct journal *j)
 {
-	return journal_do(j, "BEGIN", "");
+	return j->held != FREE || journal_do(j, "BEGIN", "");
 }
 
 void
 journal_looked(struct journal *j)
 {
 	journal_done(j);
-	sqlite3_exec(j->db, "COMMIT", NULL, NULL, NULL);
+	if (j->held == FREE)
+		sqlite3_exec(j->db, "COMMIT", NULL, NULL, NULL);
 }
 
 /* What is hashed */

@@ -18,6 +18,7 @@ struct journal {
 	struct sqlite3 *db;
 	char *path;
 	bool readonly, in_tx;
+	enum { FREE, HELD, SPOILT } held; /* SPOILT: a change failed, none is kept */
 	struct journal_error err;
 	struct sqlite3_stmt *cursor; /* the one statement that may be between rows */
 	struct {

@@ -69,6 +69,8 @@ l_close(lua_State *L)
 {
 	struct args_box *b = luaL_checkudata(L, 1, ARGS_JOURNAL);
 
+	if (b->j != NULL && journal_held(b->j))
+		return luaL_error(L, "close: in a together");
 	journal_close(b->j);
 	b->j = NULL;
 	lb_buf_free(&b->masked);
@@ -135,6 +137,31 @@ l_key(lua_State *L)
 	lb_secret_push(L, "journal.key", key, sizeof key);
 	lb_wipe(key, sizeof key);
 	return 1;
+}
+
+/* j:together(f)
+ *  What f writes to this journal is one commit, or nothing when one of its calls failed
+ *  or it raised. It must not wait: other processes are held up.
+ *  +-> true
+ *  +-> nil, err   (as the call that failed; full, busy, io)                            */
+static int
+l_together(lua_State *L)
+{
+	struct journal *j = args_journal(L);
+	int rc;
+
+	luaL_checktype(L, 2, LUA_TFUNCTION);
+	lua_settop(L, 2);
+	if (journal_held(j))
+		return luaL_error(L, "together: in another together already");
+	if (!journal_hold(j))
+		return args_fail(L, j, "together");
+	rc = lua_pcall(L, 0, 0, 0);
+	if (rc != LUA_OK) {
+		journal_release(j, false);
+		return lua_error(L);
+	}
+	return args_done(L, j, journal_release(j, true), "together");
 }
 
 /* Runs */
@@ -629,6 +656,7 @@ luaopen_journal(lua_State *L)
 		{ "head", l_head },
 		{ "verify", l_verify },
 		{ "key", l_key },
+		{ "together", l_together },
 		{ "run_create", l_run_create },
 		{ "run", l_run },
 		{ "runs", l_runs },

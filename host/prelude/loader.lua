@@ -156,19 +156,25 @@ function loader.register(run, journal, extra)
   local digest = crypto.sha256(table.concat({ run.book.name, run.spec and run.spec.url or "", values,
     table.concat(prints, "\n") }, "\n"))
   run.id = loader.new_id(run.book.name)
-  local row, existing = util.check(journal:run_create {
-    id = run.id, name = run.book.name, runbook = run.closure.main, section = run.book.section,
-    subject = run.subject, target = run.spec and run.spec.url, params = values, params_digest = digest,
-    options = kept_options(run), request_id = extra.request_id, parent = extra.parent,
-    parent_step = extra.parent_step, interface = host.interface(), steps_digest = script.digest(run.steps),
-    sources = run.closure:list(),
-  })
+  local row, existing
+  -- A run that is there knows its secrets: resume asks for those that it began with.
+  util.check(journal:together(function()
+    row, existing = util.check(journal:run_create {
+      id = run.id, name = run.book.name, runbook = run.closure.main, section = run.book.section,
+      subject = run.subject, target = run.spec and run.spec.url, params = values, params_digest = digest,
+      options = kept_options(run), request_id = extra.request_id, parent = extra.parent,
+      parent_step = extra.parent_step, interface = host.interface(), steps_digest = script.digest(run.steps),
+      sources = run.closure:list(),
+    })
+    if existing == true then return end
+    run.journal = journal
+    engine.check_secrets(run)
+    local path = run.closure.paths[run.closure.main]
+    util.check(journal:event(run.id, "run.source", json.encode { path = host.realpath(path) or path }))
+  end))
   if existing == true then return nil, row end
-  run.journal = journal
   run.root_id = run.parent and run.parent.root_id or run.id
   run.path = run.closure.paths[run.closure.main]
-  engine.check_secrets(run)
-  util.check(journal:event(run.id, "run.source", json.encode { path = host.realpath(run.path) or run.path }))
   return run
 end
 

@@ -42,6 +42,7 @@ local calls = {
   lease_beat = { "local:", "R1" },
   lease_drop = { "local:", "R1" },
   lease = { "local:" },
+  together = { function() end },
 }
 
 before_each(function()
@@ -49,6 +50,73 @@ before_each(function()
   dir, path = helper.dir, helper.path
 end)
 after_each(helper.finish)
+
+describe("changes together #unit", function()
+  local function both(j)
+    assert(j:fingerprint("R1", "token", "00"))
+    assert(j:event("R1", "note", "{}"))
+  end
+
+  it("are one commit", function()
+    local j = open()
+    new_run(j, "R1")
+    local _, before = j:head()
+    local watch = open()
+    assert.is_true(j:together(function()
+      both(j)
+      local _, seen = watch:head()
+      assert.equal(before, seen)
+    end))
+    local _, after = j:head()
+    assert.equal(before + 2, after)
+    assert.equal("00", watch:fingerprint("R1", "token"))
+    assert.equal(after, select(2, j:verify()))
+  end)
+
+  it("are none when the function raises, and the error is the one it raised", function()
+    local j = open()
+    new_run(j, "R1")
+    local head = j:head()
+    local fine, err = pcall(j.together, j, function()
+      both(j)
+      error({ code = "mine" })
+    end)
+    assert.is_false(fine)
+    assert.equal("mine", err.code)
+    assert.equal(head, (j:head()))
+    assert.is_nil(j:fingerprint("R1", "token"))
+    assert.truthy(j:event("R1", "note", "{}"))
+  end)
+
+  it("are none when one of them failed, whether or not the function cared", function()
+    local j = open()
+    new_run(j, "R1")
+    local head = j:head()
+    local ok, err = j:together(function()
+      both(j)
+      assert.is_nil(j:event("nobody", "note", "{}"))
+      assert.is_nil(j:event("R1", "note", "{}"))
+    end)
+    assert.is_nil(ok)
+    assert.equal("not_found", err.code)
+    assert.equal(head, (j:head()))
+  end)
+
+  it("do not wait, do not nest and do not outlive their journal", function()
+    local j = open()
+    new_run(j, "R1")
+    for word, f in pairs {
+      together = function() j:together(function() end) end,
+      close = function() j:close() end,
+      wait = function() host.sleep(0.01) end,
+    } do
+      local fine, err = pcall(j.together, j, f)
+      assert.is_false(fine, word)
+      assert.matches(word, tostring(err))
+    end
+    assert.truthy(j:event("R1", "note", "{}"))
+  end)
+end)
 
 describe("a run #unit", function()
   it("is kept with every field", function()
@@ -506,7 +574,7 @@ describe("a journal that is used wrongly #unit", function()
       for i = 1, #args do
         for _, bad in ipairs(wrong) do
           local fine = (bad == "\0" and type(args[i]) == "string" and args[i]:sub(1, 1) == "{")
-            or (type(bad) == "number" and type(args[i]) == "number")
+            or (type(bad) == type(args[i]) and type(bad) ~= "table" and type(bad) ~= "string")
           local given = table.move(args, 1, #args, 1, {})
           given[i] = bad
           if not fine then

@@ -10,7 +10,8 @@ local server = {}
 server.__index = server
 
 local here = debug.getinfo(1, "S").source:match("^@(.*)/") or "."
-local next_port = 20000 + host.pid() % 20000
+-- Below the ports that the kernel gives to connections: one of those cannot be bound.
+local next_port = 20000 + host.pid() * 16 % 12000
 
 local function sh(command)
   local ok, how, code = os.execute(command)
@@ -36,7 +37,7 @@ end
 sshd.listening = listening
 
 function sshd.port()
-  repeat next_port = next_port + 1 until not listening(next_port)
+  repeat next_port = next_port < 32700 and next_port + 1 or 20000 until not listening(next_port)
   return next_port
 end
 
