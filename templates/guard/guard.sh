@@ -92,12 +92,19 @@ restore_ufw() {
 	fi
 }
 
+# The units stay enabled: where nothing is armed they do nothing, and to enable or disable
+# them makes systemd read every unit anew, each time.
+units_on() {
+	now=$(systemctl show -p UnitFileState,NeedDaemonReload lbrun-guard.service lbrun-guard.timer | sort | tr '\n' ' ')
+	[ "$now" = " NeedDaemonReload=no NeedDaemonReload=no UnitFileState=enabled UnitFileState=enabled " ] ||
+		systemctl enable --quiet lbrun-guard.service lbrun-guard.timer
+}
+
 timer_off() {
 	for d in "$root"/*/armed; do
 		[ ! -d "$d" ] || return 0
 	done
 	systemctl --no-block stop lbrun-guard.timer
-	systemctl disable --quiet lbrun-guard.service lbrun-guard.timer
 }
 
 fire_one() {
@@ -150,18 +157,15 @@ arm)
 			esac
 		done
 		echo "$*" >"$new/saves"
-		sync
+		sync -f "$root"
 		mv -T "$new" "$root/$name/armed" || exit 1
-		sync
 		answer=armed
 	fi
-	# Enabling makes systemd read the units anew.
-	if ! { systemctl enable --quiet lbrun-guard.service lbrun-guard.timer &&
-		systemctl restart lbrun-guard.timer && systemctl is-active --quiet lbrun-guard.timer; }; then
+	if ! { units_on && systemctl restart lbrun-guard.timer && systemctl is-active --quiet lbrun-guard.timer; }; then
 		[ "$answer" != armed ] || rm -rf "${root:?}/$name"
 		die "its timer does not start"
 	fi
-	sync
+	sync -f "$root"
 	echo "$answer"
 	;;
 
@@ -170,7 +174,7 @@ confirm)
 	armed)
 		mv -T "$root/$name/armed" "$root/$name/confirmed" || exit 1
 		rm -rf "$root/$name/confirmed/ssh" "$root/$name/confirmed/ufw" "$root/$name/confirmed/ufw.default"
-		sync
+		sync -f "$root"
 		timer_off
 		echo confirmed
 		;;
