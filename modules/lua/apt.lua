@@ -192,14 +192,13 @@ apt.installed = resource("apt.installed", {
   end,
   before = function(self, ctx)
     local list = missing(ctx, names_of(self, ctx))
-    local out = ctx.target:run("LC_ALL=C apt-get -s -o Debug::NoLocking=1" .. recommends(self) .. "install " ..
-      argv(list) .. " 2>/dev/null | grep '^Inst '; true", { timeout = 120 }).stdout
+    -- Asked and answered with no: half the time of a simulation, which plays every step.
+    local out = ctx.target:run("LC_ALL=C apt-get --assume-no -o Debug::NoLocking=1" .. recommends(self) .. "install " ..
+      argv(list) .. " 2>/dev/null; true", { timeout = 120 }).stdout
     local new, seen = {}, {}
-    for name, rest in out:gmatch("Inst (%S+) (.)") do
-      if rest ~= "[" then
-        new[#new + 1] = name
-        seen[name] = true
-      end
+    for name in (out:match("\nThe following NEW packages will be installed:\n([^\n]+.-)\n%S") or ""):gmatch("%S+") do
+      new[#new + 1] = name
+      seen[name] = true
     end
     for _, name in ipairs(list) do
       if not seen[name] then new[#new + 1] = name end
