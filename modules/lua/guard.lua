@@ -43,13 +43,15 @@ local function install(ctx, seconds)
   end
 end
 
--- The address we come from is not to be banned while we prove a new path.
-local function ignore(t, address, verb)
+-- The address we come from is not to be banned while we prove a new path: `words` are
+-- fail2ban's for its jail. One client for all of them, for each is a start of Python.
+local function ban(t, address, words)
   if not address or not address:match("^[%x.:]+$") then return end
+  local lines = {}
+  for _, word in ipairs(words) do lines[#lines + 1] = ("set sshd %s %s"):format(word, address) end
   t:try(([[
 [ -S /run/fail2ban/fail2ban.sock ] || exit 0
-timeout 10 fail2ban-client set sshd %s %s >/dev/null 2>&1
-timeout 10 fail2ban-client set sshd unbanip %s >/dev/null 2>&1]]):format(verb, address, address))
+printf '%%s\n' %s exit | timeout 10 fail2ban-client -i >/dev/null 2>&1]]):format(argv(lines)))
 end
 
 -- guard.arm(ctx, { name, seconds = 90, saves = { "sshd", "ufw" }, restore = shell text? })
@@ -67,7 +69,7 @@ function guard.arm(ctx, options)
   if #saves == 0 then error("a guard saves something: sshd, ufw, or a restore script", 2) end
   local answer = ctx.root:run(("sh %s/guard.sh arm %s %s"):format(dir, options.name, argv(saves)), { timeout = 100 })
     .stdout:gsub("\n", "")
-  ignore(ctx.root, ctx.controller, "addignoreip")
+  ban(ctx.root, ctx.controller, { "addignoreip", "unbanip" })
   ctx.log(("guard %s: %s for %d s"):format(options.name, answer, options.seconds or 90))
   return answer
 end
@@ -85,7 +87,7 @@ function guard.confirm(ctx, view, name)
     fail("guard", ("guard %s cannot be confirmed, it is %s: the old state was put back"):format(name,
       result.stdout:match("%a+") or last_lines(result.stderr, 1)))
   end
-  ignore(root, ctx.controller, "delignoreip")
+  ban(root, ctx.controller, { "delignoreip" })
   ctx.log(("guard %s: confirmed over a new connection to %s"):format(name, view.url))
 end
 

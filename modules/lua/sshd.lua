@@ -57,32 +57,34 @@ function sshd.algorithms(server, controller)
   return result
 end
 
--- One round trip: guard, socket, what sshd listens on, its algorithms, its settings as a
--- client from outside would meet them, and the drop-in.
+-- One round trip: guard, socket, what sshd listens on, what algorithms it has where that is
+-- asked, its settings as a client from outside would meet them, and the drop-in.
 -- (On the loopback an sshd listens for forwardings of its sessions: those are no doors.)
-local function look(ctx, user, t)
+local function look(ctx, user, with_algorithms)
   local script = guard.state_script("ssh") .. ([[
 PATH=$PATH:/usr/sbin
 command -v sshd >/dev/null || { echo sshd=absent; exit 0; }
 [ -d /run/sshd ] || mkdir -p -m 0755 /run/sshd
-echo "socket=$(systemctl is-active ssh.socket) $(systemctl is-enabled ssh.socket 2>/dev/null)"
-echo "service=$(systemctl is-enabled ssh.service 2>/dev/null)"
+systemctl show -p Id,ActiveState,UnitFileState ssh.socket ssh.service
 ss -Hltnp | awk '/"sshd"/ && $4 !~ /^(127\.|\[::1\])/ { n = split($4, a, ":"); print "listen=" a[n] }' | sort -u
-for q in kex cipher mac HostKeyAlgorithms; do ssh -Q $q | sed "s/^/can $q /"; done
+for q in %s; do ssh -Q $q | sed "s/^/can $q /"; done
 echo settings
 sshd -T -C user=%s,host=outside.invalid,addr=192.0.2.1 2>&1 || echo failed
 echo files
-]]):format(quote(user)) .. file.snapshot_script { drop_in }
-  local out = (t or ctx.root):run(script).stdout
+]]):format(with_algorithms and "kex cipher mac HostKeyAlgorithms" or "", quote(user)) .. file.snapshot_script { drop_in }
+  local out = ctx.root:run(script).stdout
   local seen = { guard = out:match("guard=(%a+)"), listen = {}, set = {}, ports = {}, users = {},
     can = { kex = {}, ciphers = {}, macs = {}, hostkeys = {} } }
   if out:find("sshd=absent", 1, true) then
     seen.absent = true
     return seen
   end
-  seen.socket_active = out:match("socket=(%a+)") == "active"
-  seen.socket_enabled = out:match("socket=%a+ (%a+)") == "enabled"
-  seen.service_enabled = out:match("service=(%a+)") == "enabled"
+  local function unit(name, property)
+    return out:match("\nId=ssh%." .. name .. "\n[^\n]*\n?" .. property .. "=(%a*)")
+  end
+  seen.socket_active = unit("socket", "ActiveState") == "active"
+  seen.socket_enabled = unit("socket", "UnitFileState") == "enabled"
+  seen.service_enabled = unit("service", "UnitFileState") == "enabled"
   for p in out:gmatch("listen=(%d+)") do seen.listen[tonumber(p)] = true end
   local kinds = { kex = "kex", cipher = "ciphers", mac = "macs", HostKeyAlgorithms = "hostkeys" }
   for q, name in out:gmatch("can (%a+) (%S+)") do table.insert(seen.can[kinds[q]], name) end
@@ -307,7 +309,7 @@ sshd.hardened = resource("sshd.hardened", {
   args = args,
   id = function(self) return ("%s@%d"):format(self.user, self.port) end,
   probe = function(self, ctx)
-    local seen = look(ctx, self.user)
+    local seen = look(ctx, self.user, true)
     if seen.absent then return pending("sshd is not installed") end
     if seen.guard == "armed" then return pending("a guard is armed: the hardened sshd is not proved") end
     if seen.broken then return pending("sshd's configuration is broken: " .. seen.broken) end
@@ -322,7 +324,7 @@ sshd.hardened = resource("sshd.hardened", {
     guard.protect(ctx, {
       name = "ssh", saves = { "sshd", "ufw" }, path = ("%s@:%d"):format(self.user, self.port),
       change = function()
-        local seen = look(ctx, self.user)
+        local seen = look(ctx, self.user, true)
         if seen.broken then fail("sshd", "sshd's configuration is broken already: " .. seen.broken) end
         local text, names = hardened_text(self, ctx, seen)
         write(ctx, text, { self.port })
