@@ -8,7 +8,6 @@
 #include <stddef.h>
 
 struct journal;
-
 /* p NULL: absent (stored as NULL, or in an update: leave what is there). */
 struct journal_text {
 	const char *p;
@@ -27,10 +26,9 @@ struct journal_source {
 	const char *path;
 	struct journal_text body;
 };
-
 struct journal_run {
-	const char *id, *name, *runbook, *section, *subject, *target, *params_digest,
-	    *request_id, *parent, *parent_step, *steps_digest;
+	const char *id, *name, *runbook, *section, *subject, *target, *params_digest;
+	const char *request_id, *parent, *parent_step, *steps_digest;
 	struct journal_text params, options;
 	long long interface;
 	const struct journal_source *sources;
@@ -49,7 +47,6 @@ struct journal_owner {
 };
 
 enum { JOURNAL_READONLY = 1, JOURNAL_CREATE = 2 };
-
 /* The path used when the user names none; malloc'd. NULL: no home folder. Its folder is
  * made (0700) by journal_open; the folder of any other path must exist. */
 char *journal_default_path(void);
@@ -72,8 +69,7 @@ bool journal_verify(struct journal *j, const char *head, long long *count);
 bool journal_run_create(struct journal *j, const struct journal_run *r, bool *existing);
 bool journal_run_set(struct journal *j, const char *id, const char *status,
     long long code, struct journal_text summary, const char *steps_digest,
-    const char *type,
-    struct journal_text data);
+    const char *type, struct journal_text data);
 bool journal_effect_begin(struct journal *j, const char *run, const char *step,
     const char *effect, long long idx, const char *resource, struct journal_text intent,
     struct journal_text before, bool undoable, long long *attempt);
@@ -92,13 +88,11 @@ bool journal_path_set(struct journal *j, const char *target, const char *url,
     struct journal_text json);
 bool journal_fingerprint_set(struct journal *j, const char *run, const char *name,
     const char *hex);
-
 /* A lease is taken when it is free, or held by the same run and its holder is gone. */
 bool journal_lease_take(struct journal *j, const char *target, const char *run,
     const struct journal_owner *o, double ttl);
 bool journal_lease_beat(struct journal *j, const char *target, const char *run);
 bool journal_lease_drop(struct journal *j, const char *target, const char *run);
-
 /* 32 bytes that live in FILE.key beside the journal, made at the first call. */
 bool journal_key(struct journal *j, unsigned char key[32]);
 

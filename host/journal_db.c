@@ -390,9 +390,10 @@ journal_begin(struct journal *j)
 {
 	if (j->readonly)
 		return journal_fail(j, "readonly", "%s was opened to look only", j->path);
-	/* After a failure nothing more is written: SQLite may have rolled back already, and
-	 * a statement would be a commit of its own. Its error stands. */
-	j->in_tx = j->held == HELD || (j->held == FREE && journal_do(j, "BEGIN IMMEDIATE", ""));
+	/* After a failure nothing more is written: SQLite may have rolled back already,
+	 * and a statement would be a commit of its own. Its error stands. */
+	j->in_tx = j->held == HELD ||
+	    (j->held == FREE && journal_do(j, "BEGIN IMMEDIATE", ""));
 	return j->in_tx;
 }
 
