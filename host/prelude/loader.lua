@@ -92,13 +92,20 @@ local function identities(options, place)
   return list
 end
 
-local function given_params(cli, book, place)
-  local file = {}
-  local function merge(path)
-    for k, v in pairs(params.file(path, book.params)) do file[k] = v end
+-- A tenant's file describes the tenant to every runbook: each takes the names it declares,
+-- and the others are told, for one of them may be a slip.
+local function given_params(cli, book, place, display)
+  local file, others = {}, {}
+  if place and place.params then
+    for k, v in pairs(params.file(place.params, book.params)) do
+      if book.params[k] then file[k] = v else others[#others + 1] = k end
+    end
+    table.sort(others)
+    if #others > 0 then
+      display:say(("%s: not for this runbook: %s"):format(place.params, table.concat(others, ", ")))
+    end
   end
-  if place and place.params then merge(place.params) end
-  if cli.options.params_file then merge(cli.options.params_file) end
+  for k, v in pairs(cli.options.params_file and params.file(cli.options.params_file, book.params) or {}) do file[k] = v end
   if place and place.tenant and book.params.tenant and file.tenant == nil then file.tenant = place.tenant end
   return file
 end
@@ -107,7 +114,7 @@ end
 function loader.fresh(cli, opened, place, display)
   local book, closure = opened.book, opened.closure
   guard_local(place and place.spec, cli.options)
-  local values, secrets = params.read(book.params, cli.params, given_params(cli, book, place),
+  local values, secrets = params.read(book.params, cli.params, given_params(cli, book, place, display),
     { ask = not cli.options.no_input })
   local steps = script.steps(book, values, closure)
   if cli.options.tags then loader.check_tags(cli.options, steps) end
