@@ -92,12 +92,12 @@ restore_ufw() {
 	fi
 }
 
-# The units stay enabled: where nothing is armed they do nothing, and to enable or disable
-# them makes systemd read every unit anew, each time.
+# The service stays enabled, for a boot: where nothing is armed it does nothing, and to enable
+# or disable it makes systemd read every unit anew, each time.
 units_on() {
-	now=$(systemctl show -p UnitFileState,NeedDaemonReload lbrun-guard.service lbrun-guard.timer | sort | tr '\n' ' ')
-	[ "$now" = " NeedDaemonReload=no NeedDaemonReload=no UnitFileState=enabled UnitFileState=enabled " ] ||
-		systemctl enable --quiet lbrun-guard.service lbrun-guard.timer
+	systemctl is-enabled --quiet lbrun-guard.service || systemctl enable --quiet lbrun-guard.service || return
+	! systemctl show -p NeedDaemonReload lbrun-guard.service lbrun-guard.timer | grep -q =yes ||
+		systemctl daemon-reload
 }
 
 timer_off() {
