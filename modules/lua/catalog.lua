@@ -72,6 +72,17 @@ function catalog.names()
   return list
 end
 
+-- catalog.sorted(ids) -> the same in the catalog's order: what is made of a set of tools does
+-- not depend on the order in which they were chosen.
+function catalog.sorted(ids)
+  local chosen, list = {}, {}
+  for _, id in ipairs(ids) do chosen[id] = true end
+  for _, t in ipairs(tools) do
+    if chosen[t.id] then list[#list + 1] = t.id end
+  end
+  return list
+end
+
 -- catalog.get(id) -> { id, name, subdomain, port, memory, core } or nil
 function catalog.get(id)
   return by_id[id]
@@ -130,12 +141,14 @@ function catalog.sum(ids, tier)
   return { memory = need, share = share, verdict = share > refused and "refused" or share > warned and "tight" or "fits" }
 end
 
--- catalog.memory_warnings(ids, tier, facts) -> texts, where the chosen tools take more than
--- 75 % of what the tier or the server has. Above 90 % it raises.
+-- catalog.memory_warnings(ids, tier?, facts) -> texts, where the chosen tools take more than
+-- 75 % of what the tier, if it is told, or the server has. Above 90 % it raises.
 function catalog.memory_warnings(ids, tier, facts)
   local list, need = {}, needed(ids)
   if #ids == 0 then return list end
-  for _, limit in ipairs { { "tier " .. tier, catalog.tiers[tier].memory }, { "this server", facts.memory } } do
+  local limits = { { "this server", facts.memory } }
+  if tier then table.insert(limits, 1, { "tier " .. tier, catalog.tiers[tier].memory }) end
+  for _, limit in ipairs(limits) do
     local share = need * (1 << 20) / limit[2] * 100
     local text = ("the chosen tools need %d MiB with the platform's own, %.0f %% of the memory of %s"):format(need, share, limit[1])
     if share > refused then fail("memory", text .. ", more than 90 %; nothing was changed") end

@@ -70,8 +70,8 @@ end
 
 -- compose.up { project, dir, files?, wait?, may_exit? }: every service of docker-compose.yml
 -- runs, from this very configuration, and none is unhealthy. `files` names what else the
--- project reads (.env); `wait` is how long containers may take to become healthy (2m); 0 does
--- not wait.
+-- project reads (.env); `wait` is how long containers may take until each passes the test of its
+-- health (2m); 0 does not wait.
 compose.up = resource("compose.up", {
   args = { project = "string", dir = "string", files = "table?", wait = "string|number|nil", may_exit = "table?" },
   check = check,
@@ -101,10 +101,30 @@ ill() {
       docker logs --tail 4 "$name" 2>&1
     done >&2
 }
+# A container's own test of its health, now: the engine asks it only after an interval.
+well() {
+  name=$1; set --
+  while IFS= read -r word; do set -- "$@" "$word"; done <<EOF
+$(docker inspect -f '{{range .Config.Healthcheck.Test}}{{println .}}{{end}}' "$name")
+EOF
+  [ "$1" = CMD ] && shift && timeout 30 docker exec "$name" "$@" >/dev/null 2>&1
+}
 $dc -p "$project" up -d --remove-orphans || { ill; exit 1; }
-wait=%d; end=$(($(date +%%s) + wait))
+wait=%d; end=$(($(date +%%s) + wait)); passed=" "
 while [ $wait -gt 0 ]; do
-  waiting=$(%s"$project" --format '{{.Names}} {{.Status}}' | grep -E 'health: starting|Restarting')
+  waiting=
+  while read -r name status; do
+    case $status in
+    *"health: starting"*)
+      case $passed in *" $name "*) continue ;; esac
+      if well "$name"; then passed="$passed$name "; continue; fi ;;
+    *Restarting*) ;;
+    *) continue ;;
+    esac
+    waiting="$waiting$name $status; "
+  done <<EOF
+$(%s"$project" --format '{{.Names}} {{.Status}}')
+EOF
   [ -n "$waiting" ] || break
   if [ $(date +%%s) -ge $end ]; then echo "not healthy in time: $waiting" >&2; ill; exit 3; fi
   sleep 1

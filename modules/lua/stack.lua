@@ -137,7 +137,7 @@ local function known(s, p, secrets)
   local tool = catalog.part(s.id)
   local vars = { tenant = p.tenant, domain = p.domain, port = tool.port, host = tool.subdomain and stack.host(s, p), secret = secrets,
     admin_email = "admin@" .. p.domain, tools = {} }
-  for _, id in ipairs(p.tools or {}) do
+  for _, id in ipairs(catalog.sorted(p.tools or {})) do
     local other = catalog.get(id)
     if other.subdomain then
       vars.tools[#vars.tools + 1] = { name = other.name, url = ("https://%s.%s"):format(other.subdomain, p.domain) }
@@ -303,7 +303,7 @@ function stack.compose(s, p)
       host_network = service.network == "host", ports = ports_of(s, service, vars.port), env = environment(s, vars, service),
       command = service.command or false, entrypoint = service.entrypoint or false, needs = needs_of(s, service, by_name),
       mounts = mounts, label = service.files and files_label(s, vars) or false, health = service.health and {
-        test = health_test(service.health, service.port), interval = awaited[service.name] and "5s" or "15s",
+        test = health_test(service.health, service.port), interval = awaited[service.name] and "5s" or "30s",
         grace = ("%ds"):format(service.health.grace or 60),
       } or false,
     }
@@ -419,6 +419,22 @@ function stack.hosts(s, p)
     for _, host in ipairs(site.hosts) do names[#names + 1] = host end
   end
   return names
+end
+
+-- stack.address(s) -> the URL of its health path on the server, and the check; nil where nothing
+-- leads to it, or where its container asks in another way.
+function stack.address(s)
+  local main = stack.main(s)
+  local health, part = main.health, catalog.part(s.id)
+  if not health or not health.path then return nil end
+  local port = part.port
+  if health.port and health.port ~= main.port then
+    port = main.network == "host" and health.port or nil
+    for _, p in ipairs(main.ports or {}) do
+      if p.port == health.port then port = p.host end
+    end
+  end
+  return port and ("http://127.0.0.1:%d%s"):format(port, health.path), health
 end
 
 -- stack.images(s) -> the images of its containers, each once

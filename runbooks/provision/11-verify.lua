@@ -17,22 +17,6 @@ local function expected(p)
   return names, grace
 end
 
--- Where a stack's health path is reached on the server: nil where nothing leads to it, or where
--- its container asks in another way.
-local function address(s)
-  local main = stack.main(s)
-  local health, part = main.health, catalog.part(s.id)
-  if not health or not health.path then return nil end
-  local port = part.port
-  if health.port and health.port ~= main.port then
-    port = main.network == "host" and health.port or nil
-    for _, p in ipairs(main.ports or {}) do
-      if p.port == health.port then port = p.host end
-    end
-  end
-  return port and ("http://127.0.0.1:%d%s"):format(port, health.path), health
-end
-
 local ask = [[
 ask() {
   name=$1 refuse=$2; shift 2
@@ -49,7 +33,7 @@ ask() {
 local function script(ctx, p)
   local parts = { ask, "docker ps -a --format 'container {{.Names}} {{.State}} {{.Status}}'" }
   for _, s in ipairs(stacks(p)) do
-    local url, health = address(s)
+    local url, health = stack.address(s)
     if url then
       local words = { "ask", s.id, health.refuse or "" }
       for _, name in ipairs(sorted_keys(health.headers or {})) do
@@ -109,7 +93,7 @@ local function verify(ctx, p)
     if verdict ~= "yes" and needed[id] then
       bad[#bad + 1] = ("%s does not answer (%s)"):format(needed[id], how)
     elseif verdict ~= "yes" then
-      ctx.warn(("%s does not answer as it should at %s (%s)"):format(catalog.get(id).name, (address(stack.get(id))), how))
+      ctx.warn(("%s does not answer as it should at %s (%s)"):format(catalog.get(id).name, (stack.address(stack.get(id))), how))
     end
   end
   if out:find("\nextension no", 1, true) then
