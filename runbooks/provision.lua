@@ -44,9 +44,14 @@ local function preflight(ctx)
   hub.check(ctx)
 end
 
+local function with(params)
+  for name, p in pairs(include "provision/params") do params[name] = p end
+  return params
+end
+
 return runbook {
   name = "provision", summary = "Turn a bare VPS into a tenant server", section = "3.2", sudo = true,
-  params = {
+  params = with {
     tenant = param.string { pattern = "^[a-z][a-z0-9-]*$", max = 40, description = "the customer's short name" },
     domain = param.string { pattern = "^[a-z0-9][a-z0-9.-]*%.[a-z][a-z0-9-]+$", description = "the customer's domain" },
     tier = param.enum { "lite", "build", "scale", "enterprise", default = "lite", description = "the size that was bought" },
@@ -58,22 +63,6 @@ return runbook {
     ssh_port = param.integer { min = 1, max = 65535, default = 22022, description = "where sshd listens afterwards" },
     docker_source = param.enum { "docker-ce", "distro", default = "docker-ce", description = "Docker's repository or the release's" },
     docker_repo_url = param.string { default = "", description = "a mirror of download.docker.com/linux/DISTRIBUTION" },
-    acme = param.enum { "http-01", "dns-01", "self-signed", default = "http-01", description = "how certificates are got" },
-    acme_directory = param.string { default = "https://acme-v02.api.letsencrypt.org/directory",
-      description = "the certificate authority" },
-    acme_email = param.string { optional = true, description = "its contact address (ssl@DOMAIN)" },
-    acme_ca = param.string { optional = true, pattern = "^/[%w/._-]+$",
-      description = "file on the server: the roots that vouch for its own TLS, where the system's do not" },
-    acme_addresses = param.list { of = param.string { pattern = "^[%x.:]+$" }, default = {},
-      description = "further public addresses of the server, such as of a network that translates them" },
-    hub_url = param.string { optional = true, pattern = "^https?://", description = "the Hub, to report to" },
-    job_id = param.string { optional = true, description = "the Hub's job" },
-    runner_token = param.secret { optional = true, description = "the Hub's token for this job" },
-    config_json = param.string { default = "/opt/letsbe/config.json", pattern = "^/.",
-      description = "initial passwords on the server, imported and wiped" },
-    models = param.list { of = param.string { pattern = "^[%w._/:-]+$" }, min = 2,
-      default = { "openrouter/anthropic/claude-sonnet-4.5", "openrouter/openai/gpt-5", "openrouter/mistralai/mistral-large" },
-      description = "the agents' model and those that take over when it does not answer" },
     restore = param.boolean { default = false, description = "stacks come up empty, to be filled from a backup" },
   },
   access = function(p) return { ("%s@:%d"):format(p.admin_user, p.ssh_port) } end,

@@ -251,7 +251,7 @@ function script.environment(closure)
   local included = {}
   env.include = function(name)
     expect_type("include", name, "string", 2)
-    if name:find("..", 1, true) then error("include stays inside the runbook's folder", 2) end
+    if name:find("..", 1, true) then error("include stays inside the folder of runbooks", 2) end
     local base = closure.main:match("^(.*)/[^/]+$")
     for _, full in ipairs { base .. "/" .. name .. ".lua", base .. "/" .. name } do
       if included[full] ~= nil then return included[full] end

@@ -1,5 +1,6 @@
--- sources.lua: the closure of a run: the runbook, the folder of its name, the Lua library
--- and the templates, read once from disk or from the journal. It runs nothing.
+-- sources.lua: the closure of a run: the runbook, the folder of its name, those of other
+-- runbooks that it includes from, the Lua library and the templates, read once from disk or
+-- from the journal. It runs nothing.
 local host = require "host"
 local crypto = require "crypto"
 local util = require "lb.util"
@@ -41,10 +42,12 @@ function sources.collect(path)
   self.main = "runbooks/" .. base
   read(self, self.main, real)
   self.paths[self.main] = path
-  local folder = dir .. "/" .. base:gsub("%.lua$", "")
-  local seen = host.stat(folder)
-  if seen and seen.type == "directory" and folder ~= real then
-    tree(self, "runbooks/" .. base:gsub("%.lua$", ""), folder, 0)
+  local folders = { [base:gsub("%.lua$", "")] = true }
+  for name in self.files[self.main]:gmatch('include%s*%(?%s*"([%w_-]+)/') do folders[name] = true end
+  for _, name in ipairs(util.keys(folders)) do
+    local folder = dir .. "/" .. name
+    local seen = host.stat(folder)
+    if seen and seen.type == "directory" and folder ~= real then tree(self, "runbooks/" .. name, folder, 0) end
   end
   local data = host.data_dirs()
   tree(self, "lua", data.lua, 0)

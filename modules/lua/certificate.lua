@@ -54,6 +54,9 @@ certificate.self_signed = resource("certificate.self_signed", {
     for _, name in ipairs(self.names) do
       if not covers(seen.names, name) then return pending("the certificate of our own lacks " .. name) end
     end
+    for _, name in ipairs(seen.names) do
+      if not covers(self.names, name) then return pending("the certificate of our own still names " .. name) end
+    end
     if seen.not_after < (ctx.facts.clock or 0) + margin then return pending "the certificate of our own ends within 30 days" end
     local states = file.snapshot(ctx.target, { { certificate.path, sum = true }, mark })
     local changes = file.attribute_changes(states[1], { mode = "0600", owner = "root", group = "root" })
@@ -104,7 +107,8 @@ function certificate.lineage(t, domain)
 end
 
 -- certificate.reasons(have, want, clock) -> why one has to be ordered, nil when none has.
--- want = { names, directory }
+-- want = { names, directory, all? }: `all` are those of the tenant, had now or not. What is
+-- none of them any more has lost its DNS, or will, and would stop every renewal.
 function certificate.reasons(have, want, clock)
   if not have then return "there is none" end
   local list, lacking = {}, {}
@@ -112,6 +116,12 @@ function certificate.reasons(have, want, clock)
     if not covers(have.names, name) then lacking[#lacking + 1] = name end
   end
   if #lacking > 0 then list[#list + 1] = "it lacks " .. table.concat(lacking, ", ") end
+  local needed, gone = {}, {}
+  for _, name in ipairs(want.all or have.names) do needed[name] = true end
+  for _, name in ipairs(have.names) do
+    if not needed[name] then gone[#gone + 1] = name end
+  end
+  if #gone > 0 then list[#list + 1] = "it still names " .. table.concat(gone, ", ") end
   if have.server ~= want.directory then
     list[#list + 1] = have.server and "it came from " .. have.server or "certbot does not know how to renew it"
   end
@@ -218,6 +228,11 @@ local function names_to_order(self, ctx)
   return here
 end
 
+-- For dns-01 the names are always these two.
+local function wanted(self, names)
+  return { names = names, directory = self.directory, all = self.method == "dns-01" and names or self.names }
+end
+
 -- The options of certbot for one order.
 local function order(self, names)
   local words = { "certonly", "--non-interactive", "--agree-tos", "-m", self.email or "ssl@" .. self.domain, "--server",
@@ -256,7 +271,7 @@ certificate.acme = resource("certificate.acme", {
     local names = names_to_order(self, ctx)
     if #names == 0 then return done() end
     local have = certificate.lineage(ctx.target, self.domain)
-    local why = certificate.reasons(have, { names = names, directory = self.directory }, ctx.facts.clock)
+    local why = certificate.reasons(have, wanted(self, names), ctx.facts.clock)
     if why then
       return pending(("order a certificate for %s at %s: %s"):format(table.concat(names, ", "), self.directory, why))
     end
@@ -270,7 +285,7 @@ certificate.acme = resource("certificate.acme", {
     local names = names_to_order(self, ctx)
     if #names == 0 then return end
     local have = certificate.lineage(ctx.target, self.domain)
-    if certificate.reasons(have, { names = names, directory = self.directory }, ctx.facts.clock) then
+    if certificate.reasons(have, wanted(self, names), ctx.facts.clock) then
       local fine, text = certificate.certbot(ctx, order(self, names), self.ca)
       if not fine then
         ctx.state_set("acme of " .. self.domain, "failed")

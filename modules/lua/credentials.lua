@@ -71,6 +71,26 @@ credentials.present = resource("credentials.present", {
   end,
 })
 
+-- credentials.absent { tool, secrets }: the store holds none of these. What they open must be
+-- gone before.
+credentials.absent = resource("credentials.absent", {
+  args = { tool = "string", secrets = "table" },
+  id = function(self) return self.tool end,
+  probe = function(self, ctx)
+    local have, list = ctx.secrets_of(credentials.path) or {}, {}
+    for _, spec in ipairs(self.secrets) do
+      local key = credentials.key(self.tool, spec.name)
+      if have[key] then list[#list + 1] = key end
+    end
+    return #list == 0 and done() or pending(("remove %s from %s"):format(table.concat(list, ", "), credentials.path))
+  end,
+  apply = function(self, ctx)
+    local all = ctx.secrets_of(credentials.path)
+    for _, spec in ipairs(self.secrets) do all[credentials.key(self.tool, spec.name)] = nil end
+    credentials.write(ctx, all)
+  end,
+})
+
 -- credentials.of(ctx, tool, secrets) -> { NAME = secret }, by the tool's own names
 function credentials.of(ctx, tool, secrets)
   local have, all = ctx.secrets_of(credentials.path) or {}, {}

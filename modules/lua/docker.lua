@@ -83,6 +83,22 @@ journalctl -u docker.service -n 5 --no-pager -o cat >&2; exit 1]], { timeout = 1
   end,
 })
 
+-- docker.volumes_absent { "NAME", ... }: there are no such volumes. What was in them is gone.
+docker.volumes_absent = resource("docker.volumes_absent", {
+  args = {},
+  list = true,
+  id = function(self) return table.concat(self, ", ") end,
+  probe = function(self, ctx)
+    local seen, list = {}, {}
+    for name in ctx.target:run("command -v docker >/dev/null || exit 0; docker volume ls -q").stdout:gmatch("[^\n]+") do
+      seen[name] = true
+    end
+    for _, name in ipairs(self) do list[#list + 1] = seen[name] and name or nil end
+    return #list == 0 and done() or pending("delete the volumes " .. table.concat(list, ", "))
+  end,
+  apply = function(self, ctx) ctx.target:run({ "docker", "volume", "rm", "-f", table.unpack(self) }, { timeout = 600 }) end,
+})
+
 -- Shell text that sets $dc to the Compose command: the plugin, else the older program.
 docker.compose_script = [[
 if docker compose version >/dev/null 2>&1; then dc="docker compose"; else dc=docker-compose; fi

@@ -332,40 +332,45 @@ ufw.only_ssh = resource("ufw.only_ssh", {
   end,
 })
 
--- ufw.removed { "3000/tcp", ... }: no rule opens these ports to everybody.
+-- What stands open of these ports, each with the command that shuts it.
+local function to_remove(self, state)
+  local list = {}
+  for _, rule in ipairs(self) do
+    local port, proto = split(rule)
+    for _, r in ipairs(state.rules4) do
+      if opens(r, port, proto) then list[#list + 1] = { rule = rule, command = delete_command(r) } end
+      if self.routed and opens(r, port, proto, true) then
+        list[#list + 1] = { rule = "route " .. rule, command = allow_command(rule, true, true) }
+      end
+    end
+  end
+  return list
+end
+
+-- ufw.removed { "3000/tcp", ..., routed? }: no rule opens these ports to everybody; with routed
+-- nothing is forwarded to them either.
 ufw.removed = resource("ufw.removed", {
-  args = {},
+  args = { routed = "boolean?" },
   list = true,
   check = check_rules,
   id = function(self) return table.concat(self, ", ") end,
   probe = function(self, ctx)
     local list = {}
     local state = ufw.look(ctx.target)
-    for _, rule in ipairs(self) do
-      local port, proto = split(rule)
-      for _, r in ipairs(state.rules4) do
-        if opens(r, port, proto) then
-          list[#list + 1] = rule
-          break
-        end
-      end
-    end
+    for _, item in ipairs(to_remove(self, state)) do list[#list + 1] = item.rule end
     return #list == 0 and done() or pending("ufw delete allow " .. table.concat(list, ", "))
   end,
   before = function() return {} end,
   apply = function(self, ctx)
     guard.protect(ctx, { name = "firewall", saves = { "ufw" }, change = function()
-      local state = ufw.look(ctx.root)
-      for _, rule in ipairs(self) do
-        local port, proto = split(rule)
-        for _, r in ipairs(state.rules4) do
-          if opens(r, port, proto) then ctx.root:run(delete_command(r)) end
-        end
-      end
+      for _, item in ipairs(to_remove(self, ufw.look(ctx.root))) do ctx.root:run(item.command) end
     end })
   end,
   undo = function(self, ctx)
-    for _, rule in ipairs(self) do ctx.root:run { "ufw", "allow", rule } end
+    for _, rule in ipairs(self) do
+      ctx.root:run(allow_command(rule, false))
+      if self.routed then ctx.root:run(allow_command(rule, true)) end
+    end
   end,
 })
 

@@ -119,10 +119,12 @@ describe("a CA's certificate #unit", function()
     end
   end)
 
-  it("is ordered when there is none, for a name it lacks, another directory, or its end", function()
+  it("is ordered when there is none, for a name it lacks or has no more use for, another directory, or its end", function()
     assert.is_nil(reasons(have()))
     assert.is_nil(reasons(have(), { "acme.example" }))
     assert.equal("there is none", reasons(nil))
+    assert.equal("it still names status.acme.example", certificate.reasons(have(), { names = { "acme.example" },
+      all = { "acme.example", "new.acme.example" }, directory = "https://ca/dir" }, clock))
     assert.equal("it lacks docs.acme.example", reasons(have(), { "acme.example", "docs.acme.example" }))
     assert.equal("it came from https://staging/dir", reasons(have { server = "https://staging/dir" }))
     assert.equal("it ends in 28 days", reasons(have { not_before = clock - 62 * day, not_after = clock + 28 * day }))
