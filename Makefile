@@ -14,7 +14,7 @@ BUILD_PACKAGES := gcc libc6-dev binutils make pkg-config liblua5.4-dev libssh2-1
 	libuv1-dev libcrypt-dev
 SANDBOX_PACKAGES := $(shell cat spec/sandbox/packages)
 TEST_PACKAGES := lua5.4 lua-busted age curl openssh-client openssh-server openssl pebble python3 \
-	sqlite3 strace docker-compose
+	sqlite3 strace docker-compose bind9-dnsutils rclone
 LINT_PACKAGES := lua5.4 lua-check clang-tidy cppcheck shellcheck
 FMT_PACKAGES := clang-format
 BENCH_PACKAGES := ansible-core
@@ -69,9 +69,10 @@ $(B)/lbrun-spec: $(B)/spec/spec_main.o $(OBJS)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDHARDEN) $(LDOPT) -o $@.tmp $^ $(LIBS) && mv $@.tmp $@
 
-# Preloaded by specs: to kill lbrun at a journal commit, to let allocations fail.
-$(B)/lbrun-spec: | $(B)/killat.so $(B)/failalloc.so
-$(B)/killat.so $(B)/failalloc.so: $(B)/%.so: spec/support/%.c
+# Preloaded by specs: to kill lbrun at a journal commit, to let allocations fail, to move time.
+PRELOADED := $(B)/killat.so $(B)/failalloc.so $(B)/clockat.so
+$(B)/lbrun-spec: | $(PRELOADED)
+$(PRELOADED): $(B)/%.so: spec/support/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) -std=c17 -D_GNU_SOURCE $(WARN) -O2 -fPIC -shared -o $@ $< -ldl

@@ -32,6 +32,7 @@ enum {
 	HELP = 1 << 14,
 	NETCUP = 1 << 15,
 	OUTBOX = 1 << 16,
+	WORKER = 1 << 17,
 	ANY = -1,
 	ACTS = RUN | PLAN | RESUME | UNDO, /* what talks to a target */
 };
@@ -89,6 +90,12 @@ static const struct command {
 	    "what this machine has and lacks", "  lbrun doctor\n" },
 	{ "verify-journal", VERIFY, 0, 0, false, "verify-journal", NULL,
 	    "check the journal's hash chain", "  lbrun verify-journal\n" },
+	{ "worker", WORKER, 0, 0, true, "worker [name=value ...]", NULL,
+	    "carry on all runs that are due, and take in orders",
+	    "  lbrun worker                      until it is ended, looking every 30 s\n"
+	    "  lbrun worker --once               what is due now\n"
+	    "  lbrun worker orders=/srv/orders hub_url=https://hub.example "
+	    "runner_token=@token\n" },
 	{ "netcup", NETCUP, 1, 2, false, "netcup COMMAND [ID|ZONE]",
 	    "a command: login, logout, whoami, servers, server ID, snapshots ID, "
 	    "metrics ID, tasks or dns ZONE",
@@ -125,13 +132,14 @@ static const struct option_row {
 	    "ssh://user@host:port, local: or a tenant; may be repeated" },
 	{ "targets", 0, STRING, TARGETS, ACTS | DOCTOR, AT(targets_file), "FILE",
 	    "more targets, one a line" },
-	{ "parallel", 'P', NUMBER, TARGETS, ACTS, AT(parallel), "N",
-	    "how many targets at a time" },
-	{ "identity", 'i', LISTED, TARGETS, ACTS | DOCTOR, AT(identity), "FILE",
+	{ "parallel", 'P', NUMBER, TARGETS, ACTS | WORKER, AT(parallel), "N",
+	    "how many targets, or runs, at a time" },
+	{ "identity", 'i', LISTED, TARGETS, ACTS | DOCTOR | WORKER, AT(identity), "FILE",
 	    "private key to log in with; may be repeated" },
-	{ "allow-local-root", 0, FLAG, TARGETS, ACTS, AT(allow_local_root), NULL,
+	{ "allow-local-root", 0, FLAG, TARGETS, ACTS | WORKER, AT(allow_local_root), NULL,
 	    "let a runbook change this machine as root" },
-	{ "params", 'p', STRING, PARAMETERS, ACTS | OUTBOX, AT(params_file), "FILE.json",
+	{ "params", 'p', STRING, PARAMETERS, ACTS | OUTBOX | WORKER, AT(params_file),
+	    "FILE.json",
 	    "parameters from a file; name=value wins over it" },
 	{ "tags", 0, SPLIT, PARAMETERS, RUN | PLAN, AT(tags), "A,B",
 	    "only steps with one of these tags" },
@@ -159,6 +167,8 @@ static const struct option_row {
 	    "why; kept in the journal" },
 	{ "hours", 0, NUMBER, PARAMETERS, NETCUP, AT(hours), "N",
 	    "how far netcup metrics looks back; 1" },
+	{ "once", 0, FLAG, PARAMETERS, WORKER, AT(once), NULL,
+	    "end when nothing more is due" },
 	{ "revoke", 0, FLAG, APPROVAL, NETCUP, AT(revoke), NULL,
 	    "netcup logout: end the login at netcup too" },
 	{ "json", 0, FLAG, OUTPUT, ANY, AT(json), NULL, "JSON lines on stdout" },

@@ -34,7 +34,7 @@ struct cli {
 	const char *reason, *color;
 	int parallel, hours, verbose; /* 0 when not given */
 	bool check, diff, detailed_exitcode, json, yes, no_input, allow_local_root, quiet;
-	bool done, redo, fail, revoke;
+	bool done, redo, fail, revoke, once;
 	char message[400], hint[80];
 };
 

@@ -2,10 +2,10 @@
 _lbrun() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} word command=
 	local commands="run plan resume undo settle abandon runs show log explain outbox list
-		describe doctor verify-journal netcup help"
+		describe doctor verify-journal netcup worker help"
 	local options="--target --targets --parallel --identity --allow-local-root --params --tags
 		--skip-tags --request-id --check --diff --detailed-exitcode --yes --confirm --no-input
-		--on-failure --done --redo --fail --reason --hours --revoke --json --verbose --quiet --color --journal
+		--on-failure --done --redo --fail --reason --hours --revoke --once --json --verbose --quiet --color --journal
 		--help --version"
 	COMPREPLY=()
 	case $prev in
@@ -46,7 +46,7 @@ _lbrun() {
 			$(lbrun outbox 2>/dev/null | awk '$1 ~ /^[0-9a-f]+$/ { print $1 }')" -- "$cur")
 		;;
 	help) mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur") ;;
-	runs | doctor | verify-journal) ;;
+	runs | doctor | verify-journal | worker) ;;
 	*)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(

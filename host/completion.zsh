@@ -3,7 +3,7 @@
 _lbrun() {
   local -a commands options
   commands=(run plan resume undo settle abandon runs show log explain outbox list describe doctor
-    verify-journal netcup help)
+    verify-journal netcup worker help)
   options=(
     '*'{-t,--target}'[target or tenant]:target:(ssh\:// local\:)'
     '--targets[more targets, one a line]:file:_files'
@@ -18,7 +18,7 @@ _lbrun() {
     {-y,--yes}'[answer yes]' '--confirm[pass the barrier]:tenant:' '--no-input[never ask]'
     '--on-failure[command to run here]:command:'
     '--done[it took effect]' '--redo[apply it again]' '--fail[it failed]' '--reason[why]:text:'
-    '--hours[metrics look back]:number:' '--revoke[end the login at netcup]'
+    '--hours[metrics look back]:number:' '--revoke[end the login at netcup]' '--once[end when nothing more is due]'
     '--json[JSON lines]' '*'{-v,--verbose}'[more detail]' {-q,--quiet}'[less]'
     '--color[colours]:when:(auto always never)' '--journal[journal file]:file:_files'
     {-h,--help}'[help]' '--version[version]'

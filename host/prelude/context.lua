@@ -137,6 +137,14 @@ function context.new(run, step, effect, planning)
   -- The head of the journal's chain, by which what stands before it is known unchanged.
   function ctx.head() return run.journal and run.journal:head() or nil end
 
+  -- The run parks until then (seconds from now, or { at = epoch }); `lbrun worker` goes on
+  -- with it, by the same apply from its beginning.
+  function ctx.later(when, why)
+    if planning or not effect then util.misuse("later belongs to an apply") end
+    local at = type(when) == "table" and when.at or host.now() + util.duration(when)
+    util.raise("later", tostring(why), { at = at })
+  end
+
   function ctx.state_get(key) return run.state[key] end
   function ctx.state_set(key, value)
     if planning then util.misuse("a plan keeps no state") end

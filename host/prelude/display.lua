@@ -122,6 +122,7 @@ shown["run.resume"] = function(self, run, data)
   shown["run.start"](self, run)
   self:say("  " .. prefix(self, run) .. self:paint("dim", ("resumed; %d steps were done before"):format(data.done)))
 end
+shown["run.continue"] = shown["run.resume"]
 shown["step.done"] = function(self, run, data)
   local word = data.changed > 0 and self:paint("green", ("%-9s"):format("changed")) or ("%-9s"):format("ok")
   self:say(("  %s%-" .. self.width .. "s %s %7s%s"):format(prefix(self, run), data.step, word,
@@ -189,7 +190,7 @@ function display:summary(run, s)
   if self.json then
     return self:line { type = "summary", run = run.id, target = run.spec and run.spec.url, status = s.status,
       exit = s.exit, changed = s.changed, unchanged = s.unchanged, warnings = s.warnings, seconds = s.seconds,
-      code = s.code, message = s.message, step = s.step, head = s.head, next = s.next }
+      code = s.code, message = s.message, step = s.step, head = s.head, next = s.next, due = s.due }
   end
   local p = prefix(self, run)
   if s.status == "done" then

@@ -322,7 +322,7 @@ local function attempt(run, step, effect, finish)
   run.output = nil
   if not fine then
     local err = util.as_error(failure)
-    if err.code == "lost" or err.code == "detached" or err.code == "interrupted" then error(err, 0) end
+    if err.code == "lost" or err.code == "detached" or err.code == "interrupted" or err.code == "later" then error(err, 0) end
     if err.code == "timeout" or err.code == "job_lost" then
       -- Whether it took effect is what the probe is for; a pending answer is no proof
       -- that the command is not still running.
@@ -363,11 +363,22 @@ local function is_clean(run, step, effect, err)
 end
 
 local final = { doubt = true, interrupted = true, detached = true, approval = true, key = true, auth_failed = true,
-  journal = true, source = true, identity = true, hostkey = true, connect = true, locked = true }
+  journal = true, source = true, identity = true, hostkey = true, connect = true, locked = true, later = true }
+
+-- How often the step was retried since a person last began or resumed the run: a kill does
+-- not give it its retries back.
+local function past_retries(run, step)
+  local count = 0
+  for _, event in ipairs(util.check(run.journal:events(run.id, {}))) do
+    if event.type == "run.resume" then count = 0
+    elseif event.type == "step.retry" and json.decode(event.data).step == step.name then count = count + 1 end
+  end
+  return count
+end
 
 -- One effect with retries and reconnections.
 local function perform(run, step, effect, finish)
-  local retries, lost = 0, 0
+  local retries, lost = nil, 0
   while true do
     local fine, result = pcall(attempt, run, step, effect, finish)
     if fine then return result end
@@ -397,10 +408,14 @@ local function perform(run, step, effect, finish)
         row.status = "failed"
         engine.forget_jobs(effect)
       end
+      retries = retries or #step.retry > 0 and past_retries(run, step) or 0
       local wait = err.code ~= "key" and step.retry[retries + 1]
       if not wait then error(err, 0) end
       retries = retries + 1
       run:event("step.retry", { step = step.name, after = wait, attempt = retries, why = err.message })
+      if run.options.worker then
+        util.raise("later", ("%s; again in %s"):format(err.message, util.show_seconds(wait)), { at = host.now() + wait })
+      end
       local slept = host.sleep(wait)
       if not slept then safe_place(run) end
     end
@@ -435,7 +450,8 @@ local function do_step(run, step)
     if not fine then
       local err = util.as_error(result)
       err.step = step.name
-      local status = ({ doubt = "doubt", interrupted = "parked", detached = "parked", approval = "parked" })[err.code]
+      local status = ({ doubt = "doubt", interrupted = "parked", detached = "parked", approval = "parked",
+        later = "parked" })[err.code]
         or "failed"
       run:step_event(step, status, "step." .. status, { code = err.code, message = err.message,
         effect = err.effect, seconds = host.monotonic() - started }, err.message)
@@ -498,7 +514,7 @@ function engine.check_secrets(run)
 end
 
 local function connect(run)
-  if run.parent and (not run.spec or run.spec.url == run.parent.spec.url) then
+  if run.parent and (not run.spec or run.parent.spec and run.spec.url == run.parent.spec.url) then
     run.conn = run.parent.conn
     run.borrowed = true
     run:attach_output()
@@ -550,12 +566,12 @@ function engine.execute(run)
       run:warn(nil, ("the files on disk have changed since (%s); the run goes on with the code it began with")
         :format(table.concat(changed, ", ", 1, math.min(3, #changed)) .. (#changed > 3 and ", ..." or "")))
     end
-    if not run.parent and run.spec then
-      -- The journal's lease comes before the connection: a second run is refused early.
-      lock.check_journal(run)
-    end
+    -- A child on its parent's target is under its parent's lock.
+    local own = run.spec and not (run.parent and run.parent.spec and run.parent.spec.url == run.spec.url)
+    -- The journal's lease comes before the connection: a second run is refused early.
+    if own then lock.check_journal(run) end
     connect(run)
-    if not run.parent and run.spec then lock.take(run) end
+    if own then lock.take(run) end
     run.began = next(run.step_rows) ~= nil or next(run.effects) ~= nil
     if not run.began then preflight(run) end
     run.began = true
@@ -572,6 +588,7 @@ function engine.execute(run)
       local _, signal = host.interrupted()
       status, exit = "parked", err.exit or signal == "TERM" and 143 or 130
     elseif err.code == "approval" then status, exit = "parked", 7
+    elseif err.code == "later" then status, exit = "parked", 10
     elseif err.code == "lost" and not err.step then status, exit = "failed", util.exits.connect
     elseif util.exits[err.code] then status, exit = "failed", util.exit_of(err)
     elseif err.step then status, exit = "failed", err.clean and 5 or 6
@@ -591,15 +608,17 @@ function engine.execute(run)
   -- Refused before its first step: nothing was touched, there is nothing to resume.
   -- A resume that does not even get through leaves its run as open as it was.
   if not run.began and not run.resumed and status == "failed" then status = "refused" end
-  local keep = status == "doubt" or err and err.code == "detached" or after_job_open(run)
+  -- A run that waits for days locks nobody out meanwhile.
+  local keep = not (err and err.code == "later")
+    and (status == "doubt" or err and err.code == "detached" or after_job_open(run))
   local summary = {
     status = status, exit = exit, changed = run.changed, unchanged = run.unchanged,
     warnings = json.array(run.warnings), seconds = host.monotonic() - started,
     code = err and err.code, message = err and err.message, step = err and err.step,
-    next = engine.next_command(run, status, err),
+    next = engine.next_command(run, status, err), due = engine.due(run, err),
   }
   run.finished = true
-  if not run.parent then lock.drop(run, keep) end
+  if not run.parent or run.leased then lock.drop(run, keep) end
   local recorded, why = pcall(function()
     util.check(run.journal:run_set(run.id, { status = status, exit = exit, summary = util.json(summary) },
       "run." .. status, util.json(summary)))
@@ -619,7 +638,54 @@ function engine.execute(run)
   return exit, summary, err
 end
 
+-- When a worker goes on with a run that has ended so, nil: not by itself.
+function engine.due(run, err)
+  if run.parent or not err then return nil end
+  if err.code == "later" then return err.at end
+  local passing = err.code == "interrupted" or err.code == "connect" or err.code == "lost" or err.code == "locked"
+  if not run.options.worker or not passing then return nil end
+  return host.now() + (err.code == "interrupted" and 0 or 300)
+end
+
+-- engine.begin(run) -> exit of a new run. One without a target has no lease that shows that
+-- it is alive.
+function engine.begin(run)
+  if run.spec then return engine.execute(run) end
+  util.check(lock.carry(run.journal, run.id))
+  local exit, summary, err = engine.execute(run)
+  lock.put_down(run.journal, run.id)
+  return exit, summary, err
+end
+
+-- engine.carry_on(run, event) -> exit of a run that goes on; raises locked, with nothing
+-- changed, where another process does so.
+function engine.carry_on(run, event)
+  local mine, why = lock.carry(run.journal, run.id)
+  if not mine then
+    util.raise(why.code == "locked" and "locked" or "journal", ("run %s: %s"):format(run.id, tostring(why)))
+  end
+  local row = util.check(run.journal:run(run.id))
+  if row.status == "done" or row.status == "abandoned" or row.status == "undone" then
+    lock.put_down(run.journal, run.id)
+    util.raise("usage", ("run %s is %s: there is nothing to resume"):format(row.id, row.status))
+  end
+  local done = 0
+  for _, s in ipairs(util.check(run.journal:steps(run.id))) do
+    if s.status == "done" then done = done + 1 end
+  end
+  util.check(run.journal:run_set(run.id, { status = "open" }, event, json.encode { done = done }))
+  run.display:event(run, event, { done = done })
+  local changed = require("lb.loader").changed_files(run.journal, run)
+  if #changed > 0 then run.changed_sources = changed end
+  local exit, summary, err = engine.execute(run)
+  lock.put_down(run.journal, run.id)
+  return exit, summary, err
+end
+
 function engine.next_command(run, status, err)
+  if err and err.code == "later" then
+    return ("lbrun worker (goes on at %s), or now: lbrun resume %s"):format(host.date("%Y-%m-%d %H:%M:%S", err.at), run.root_id)
+  end
   if status == "done" or status == "refused" then return nil end
   if status == "doubt" then
     return ("lbrun settle %s %s --done|--redo|--fail --reason TEXT"):format(err.where.run, err.where.step or "STEP")

@@ -125,6 +125,23 @@ function loader.fresh(cli, opened, place, display)
   }
 end
 
+-- loader.given(opened, values, secrets, options, display) -> run without journal row, of a
+-- runbook without a target whose parameters are at hand as values.
+function loader.given(opened, values, secrets, options, display)
+  local declared, own = {}, {}
+  for name, p in pairs(opened.book.params) do
+    if p.kind ~= "secret" then declared[name] = p
+    elseif secrets[name] then own[name] = secrets[name]
+    elseif not p.optional then util.raise("key", ("missing parameter '%s': give %s=@FILE"):format(name, name)) end
+  end
+  local checked = params.read(declared, {}, values)
+  return engine.object {
+    book = opened.book, env = opened.env, steps = script.steps(opened.book, checked, opened.closure), values = checked,
+    secrets = own, closure = opened.closure, identities = identities(options), options = options, display = display,
+    subject = checked.tenant,
+  }
+end
+
 function loader.check_tags(options, steps)
   local known = {}
   for _, s in ipairs(steps) do
@@ -185,6 +202,13 @@ function loader.register(run, journal, extra)
   return run
 end
 
+-- Where the runbook of a run lay when it began, nil where that is not known.
+local function source_path(journal, id)
+  for _, event in ipairs(util.check(journal:events(id, { limit = 20 }))) do
+    if event.type == "run.source" then return json.decode(event.data).path end
+  end
+end
+
 -- loader.resume(journal, row, { display, cli, parent }) -> run, with the code and the
 -- parameters it began with.
 function loader.resume(journal, row, fields)
@@ -212,6 +236,11 @@ function loader.resume(journal, row, fields)
   end
   if fields.parent then
     for name in pairs(names) do secrets[name] = fields.parent.secrets[name] end
+  elseif fields.secrets then
+    for name in pairs(names) do
+      secrets[name] = fields.secrets[name]
+        or util.raise("key", ("the run began with the secret '%s': give %s=@FILE"):format(name, name))
+    end
   elseif next(names) then
     local file = options.params_file and params.file(options.params_file, book.params) or {}
     local only = {}
@@ -236,6 +265,7 @@ function loader.resume(journal, row, fields)
     id = row.id, book = book, env = env, steps = steps, values = values, secrets = secrets,
     closure = closure, journal = journal, spec = spec, identities = ids, options = options,
     display = fields.display, subject = row.subject, parent = fields.parent, resumed = true,
+    path = source_path(journal, row.id),
   }
   engine.check_secrets(run)
   return run
@@ -257,16 +287,12 @@ end
 
 -- Which files have changed on disk since the run began.
 function loader.changed_files(journal, run)
-  for _, event in ipairs(util.check(journal:events(run.id, { limit = 20 }))) do
-    if event.type == "run.source" then
-      local path = json.decode(event.data).path
-      if not host.stat(path) then return { path } end
-      local fine, now = pcall(sources.collect, path)
-      if not fine then return { path } end
-      return run.closure:changed(now)
-    end
-  end
-  return {}
+  local path = source_path(journal, run.id)
+  if not path then return {} end
+  if not host.stat(path) then return { path } end
+  local fine, now = pcall(sources.collect, path)
+  if not fine then return { path } end
+  return run.closure:changed(now)
 end
 
 function loader.child(parent, place, options)

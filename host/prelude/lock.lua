@@ -29,11 +29,22 @@ end
 
 -- lock.alive(journal, row) -> pid of the process that runs it, or nil.
 function lock.alive(journal, row)
-  local owner = row.target and journal:lease(row.target)
-  if owner and owner.run == row.id and host.process_alive(owner.pid, owner.start_time, owner.boot_id) then
-    return owner.pid
+  for _, place in ipairs { lock.place(row.id), row.target } do
+    local owner = journal:lease(place)
+    if owner and owner.run == row.id and host.process_alive(owner.pid, owner.start_time, owner.boot_id) then
+      return owner.pid
+    end
   end
 end
+
+-- A run that is carried on is one process's: two that go on with it at the same moment are
+-- told apart here, before anything of it is changed. -> true, or nil and why
+function lock.place(id) return "@run/" .. id end
+function lock.carry(journal, id)
+  return journal:lease_take(lock.place(id), id, { pid = host.pid(), start_time = host.start_time(),
+    boot_id = host.boot_id(), host = host.hostname() }, ttl)
+end
+function lock.put_down(journal, id) journal:lease_drop(lock.place(id), id) end
 
 local take_script = [[
 umask 077; d=%s; run=%s; ended=%s

@@ -148,7 +148,7 @@ function commands.run(cli)
       return existing.exit or 0
     end
     run:event("run.start", { name = run.book.name, target = run.spec and run.spec.url })
-    local exit = engine.execute(run)
+    local exit = engine.begin(run)
     notify_failure(options, exit, run.id)
     return exit
   end)
@@ -213,15 +213,7 @@ function commands.resume(cli)
   end
   local display = display_of.new(cli.options, false)
   local run = loader.resume(j, row, { display = display, cli = cli })
-  local done = 0
-  for _, s in ipairs(util.check(j:steps(row.id))) do
-    if s.status == "done" then done = done + 1 end
-  end
-  util.check(j:run_set(row.id, { status = "open" }, "run.resume", json.encode { done = done }))
-  display:event(run, "run.resume", { done = done })
-  local changed = loader.changed_files(j, run)
-  if #changed > 0 then run.changed_sources = changed end
-  local exit = engine.execute(run)
+  local exit = engine.carry_on(run, "run.resume")
   notify_failure(cli.options, exit, run.id)
   return exit
 end
@@ -298,6 +290,10 @@ commands["verify-journal"] = function(cli)
   if cli.options.json then host.write("out", json.encode { ok = true, events = count, head = head } .. "\n")
   else host.write("out", ("%d events, the hash chain is whole, head %s\n"):format(count, head)) end
   return 0
+end
+
+function commands.worker(cli)
+  return require("lb.worker").command(open_journal(cli.options), cli)
 end
 
 function commands.netcup(cli)

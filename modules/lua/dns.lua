@@ -112,4 +112,56 @@ function dns.split(t, given)
   return here, left
 end
 
+-- Each name asked of each server that owns the zone, and of each resolver, without a cache of
+-- the machine's own in between.
+local everywhere = [[
+first=%s
+ask() { # SERVER[:PORT] NAME TYPE
+  port=53; at=$1
+  case $1 in *:*) port=${1##*:}; at=${1%%:*} ;; esac
+  dig +short +time=3 +tries=2 -p "$port" "@$at" "$2" "$3" 2>/dev/null
+}
+zone=%s; list=
+while [ "$zone" != "${zone#*.}" ]; do
+  list=$(ask "$first" "$zone" NS | grep -v '^;' | head -n 4)
+  [ -z "$list" ] || break
+  zone=${zone#*.}
+done
+own=
+for ns in $list; do
+  for at in $(ask "$first" "$ns" A | grep -E '^[0-9.]+$' | head -n 1); do own="$own $at"; done
+done
+[ -n "$own" ] || echo "none - authoritative -"
+answers() {
+  ask "$1" "$2" A | grep -E '^[0-9.]+$' | sort
+  ask "$1" "$2" AAAA | grep : | grep -v '^;' | sort
+}
+look() { printf '%%s %%s %%s %%s\n' "$1" "$2" "$3" "$(answers "$2" "$3" | tr '\n' ,)"; }
+for n in %s; do
+  for s in $own; do look authoritative "$s" "$n" & done
+  for s in %s; do look resolver "$s" "$n" & done
+  wait
+done]]
+
+-- dns.unready(t, { domain, names, address, resolvers }) -> texts that say who does not yet
+-- lead which name to this address and to no other; {}: all do.
+function dns.unready(t, given)
+  local out = t:run(everywhere:format(quote(given.resolvers[1]), quote(given.domain), argv(given.names), argv(given.resolvers)),
+    { timeout = 600 }).stdout
+  local list, seen = {}, 0
+  for kind, at, name, answers in out:gmatch("(%S+) (%S+) (%S+) ([^\n]*)\n") do
+    if kind == "none" then
+      list[#list + 1] = "no name server of the zone is known"
+    else
+      seen = seen + 1
+      answers = answers:gsub(",$", "")
+      if answers ~= given.address then
+        list[#list + 1] = ("%s: %s (%s) says %s"):format(name, at, kind, answers == "" and "nothing" or answers)
+      end
+    end
+  end
+  if seen == 0 then list[#list + 1] = "nobody was asked: dig is missing" end
+  return list
+end
+
 return dns

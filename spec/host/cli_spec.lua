@@ -108,7 +108,7 @@ describe("command line #unit", function()
       assert.same({
         target = {}, identity = {}, tags = {}, skip_tags = {}, check = false, diff = false,
         detailed_exitcode = false, json = false, yes = false, no_input = false,
-        allow_local_root = false, quiet = false, done = false, redo = false, revoke = false, fail = false,
+        allow_local_root = false, quiet = false, done = false, redo = false, revoke = false, once = false, fail = false,
         verbose = 0, color = "auto",
       }, parse("x.lua").options)
     end)
@@ -125,7 +125,7 @@ describe("command line #unit", function()
         detailed_exitcode = true, json = true, yes = true, confirm = "acme", no_input = true,
         journal = "j.db", tags = { "a", "b", "c" }, skip_tags = { "d" }, request_id = "r1",
         on_failure = "mail me", allow_local_root = true, verbose = 3, quiet = true,
-        color = "never", done = false, redo = false, revoke = false, fail = false,
+        color = "never", done = false, redo = false, revoke = false, once = false, fail = false,
       }, o)
     end)
 

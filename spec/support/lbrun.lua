@@ -7,6 +7,7 @@ local lbrun = {}
 local mode = os.getenv "LBRUN_SPEC_MODE" or "release"
 lbrun.binary = ("build/%s/lbrun"):format(mode)
 lbrun.killat = ("build/%s/killat.so"):format(mode)
+lbrun.clockat = ("build/%s/clockat.so"):format(mode)
 
 local function quote(s)
   return "'" .. tostring(s):gsub("'", [['\'']]) .. "'"
