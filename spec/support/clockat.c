@@ -7,9 +7,6 @@
 #include <time.h>
 #include <unistd.h>
 
-int clock_gettime(clockid_t clock, struct timespec *ts);
-time_t time(time_t *t);
-
 int
 clock_gettime(clockid_t clock, struct timespec *ts)
 {
