@@ -72,7 +72,7 @@ end
 -- Every deployed tool, as its agents reach it: on the loopback, and by name for people.
 local function tools_of(p)
   local list = {}
-  for _, id in ipairs(p.tools) do
+  for _, id in ipairs(catalog.sorted(p.tools)) do
     local tool, s = catalog.get(id), stack.get(id)
     list[#list + 1] = s and {
       id = id, name = tool.name, url = tool.port and ("http://127.0.0.1:%d"):format(tool.port),
@@ -158,9 +158,52 @@ local function setup(id, p)
   }
 end
 
+-- The server says of itself what nobody can ask it.
+local function push(p)
+  local dir = "/opt/letsbe/monitor"
+  local words = { dir .. "/push.sh", tostring(catalog.get("uptime-kuma").port), tostring(monitors.disk),
+    table.unpack(monitors.pushed(p.tools)) }
+  return step {
+    name = "platform/push", title = "Disk use, told to Uptime Kuma", class = "compensable", tags = { "platform" },
+    resources = {
+      directory.present { path = dir, mode = "0700", owner = "root", group = "root" },
+      file.template { path = dir .. "/push.sh", template = "monitor/push.sh", mode = "0700", owner = "root", group = "root" },
+      timer.present { name = "letsbe-push", description = "Disk use, told to Uptime Kuma", exec = table.concat(words, " "),
+        every = monitors.every .. "s", after = "docker.service" },
+    },
+  }
+end
+
+-- Uptime Kuma has no command and no HTTP for its monitors: the container's automation has.
+-- Without alert_url the target that is there stays.
+local function watch(p)
+  local list = monitors.of(p)
+  local shown = { tool = "uptime-kuma", part = "monitors", url = ("http://127.0.0.1:%d"):format(catalog.get("uptime-kuma").port),
+    monitors = json.array(list), notification = p.alert_url }
+  local want = crypto.sha256(json.encode(shown, { sort = true }))
+  return step {
+    name = "platform/monitors", title = "Monitors of Uptime Kuma", class = "compensable", tags = { "platform" },
+    probe = function(ctx) return marked(ctx, "monitors", want) and done() or pending(("tell Uptime Kuma of %d monitors"):format(#list)) end,
+    apply = function(ctx)
+      if not p.alert_url then ctx.warn "no alert_url was given: Uptime Kuma watches, and alerts nobody that it was not told of before" end
+      local secrets = credentials.of(ctx, "uptime-kuma", stack.secrets(stack.get "uptime-kuma"))
+      local words = script_words "setup"
+      words.timeout = 300
+      words.stdin = template.render('{"order":{{ order | raw }},"pushToken":{{ token | json }}}',
+        { order = json.encode(shown, { sort = true }), token = secrets.UPTIME_KUMA_PUSH_TOKEN }, { name = "monitors" })
+      local result = ctx.target:try(words)
+      ctx.state_set("monitors", { status = result.status })
+      if result.ok then return mark(ctx, "monitors", want) end
+      ctx.warn(("Uptime Kuma did not take its monitors (status %d); the next run tries again: %s"):format(result.status,
+        last_lines(result.stderr, 1)))
+    end,
+    verify = function() return true end,
+  }
+end
+
 local function register(p)
   local url = ("%s/api/v1/tenants/%s/registration"):format(p.hub_url:gsub("/+$", ""), p.tenant)
-  local fields = { domain = p.domain, tools = json.array(p.tools), version = catalog.platform.openclaw.tag }
+  local fields = { domain = p.domain, tools = json.array(catalog.sorted(p.tools)), version = catalog.platform.openclaw.tag }
   local body = json.encode(fields, { sort = true })
   local want = crypto.sha256(url .. body)
   return step {
@@ -196,6 +239,10 @@ return function(p)
   for _, id in ipairs(automated) do
     -- What comes back from a backup has been set up.
     if chosen[id] and not p.restore then list[#list + 1] = setup(id, p) end
+  end
+  if chosen["uptime-kuma"] then
+    list[#list + 1] = push(p)
+    list[#list + 1] = watch(p)
   end
   if p.hub_url then list[#list + 1] = register(p) end
   return list

@@ -71,7 +71,7 @@ describe("step 10 #vps #slow", function()
   end)
 
   it("calls the three scripts once each, in the runbook's order, with what they need on stdin", function()
-    assert.same({ "seed-secrets", "generate-tool-registry", "setup" }, calls())
+    assert.same({ "seed-secrets", "generate-tool-registry", "setup", "setup" }, calls())
     local text = inside "cat /var/lib/docker/volumes/openclaw-home/_data/calls.jsonl"
     local sum = inside("sha256sum </opt/letsbe/env/credentials.env"):match "%x+"
     assert(text:find(sum, 1, true), "the registry was seeded with something else than the store")
@@ -95,7 +95,31 @@ describe("step 10 #vps #slow", function()
     local r = go(everything)
     assert(provision.fine(r))
     assert.equal(0, r.last.changed)
-    assert.equal(3, #calls())
+    assert.equal(4, #calls())
+  end)
+
+  it("tells Uptime Kuma what to watch, and every 300 s how full the disk is, by a token that nobody else knows", function()
+    local kept = "/var/lib/docker/volumes/uptime-kuma-data/_data/monitors.json"
+    local function told()
+      local by_name, text = {}, inside("cat " .. kept)
+      local order = env.json.decode(text)
+      for _, m in ipairs(order.monitors) do by_name[m.name] = m end
+      return by_name, order
+    end
+    local by_name, order = told()
+    assert.equal("https://alerts.example/hook", order.notification)
+    assert.equal(6, #order.monitors)
+    assert.same({ 120, 120, 2 }, { by_name["Uptime Kuma"].interval, by_name["Uptime Kuma"].retryInterval, by_name["Uptime Kuma"].maxretries })
+    assert.equal("active enabled\n", inside "echo $(systemctl is-active letsbe-push.timer) $(systemctl is-enabled letsbe-push.timer)")
+    assert.matches("OnUnitActiveSec=300s", inside "cat /etc/systemd/system/letsbe-push.timer")
+    assert.equal("700\n", inside "stat -c %a /opt/letsbe/monitor/push.sh")
+    local _, status = server:exec "systemctl start letsbe-push.service"
+    assert.equal(0, status)
+    assert.equal("up", told().Disk.last[1])
+    server:exec "mkdir -p /root/full && printf '#!/bin/sh\\necho Use%%; echo 86%%\\n' >/root/full/df && chmod 755 /root/full/df"
+    _, status = server:exec "PATH=/root/full:$PATH /opt/letsbe/monitor/push.sh 3008 85"
+    assert.equal(0, status)
+    assert.same({ "down", "86%" }, told().Disk.last)
   end)
 
   it("is verified with 11 for a stopped or missing container, a dead site and a config.json that came back", function()

@@ -51,7 +51,7 @@ say "\$ ./lbrun runbooks/provision.lua -t $target -y tenant=demo domain=demo.exa
 status=0
 ./lbrun runbooks/provision.lua --journal "$journal" -t "$target?fingerprint=$fingerprint" -i "$key" \
 	-y --no-input tenant=demo domain=demo.example tier=lite docker_source=distro \
-	acme=self-signed admin_ssh_public_key="$(cat "$key.pub")" tools=$tools \
+	acme=self-signed alert_url=https://alerts.example/hook admin_ssh_public_key="$(cat "$key.pub")" tools=$tools \
 	hub_url="http://${address%.*}.1:$(cat "$dir/hub/port")" job_id=demo-1 runner_token=@"$dir/hub/token" || status=$?
 case $status in
 0 | 3) ;; # 3: done, with warnings, such as a machine smaller than its tier

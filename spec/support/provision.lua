@@ -26,7 +26,7 @@ end
 -- provision.args(server, { url=, key=, more= }) -> words after `lbrun` or `lbrun plan`
 function provision.args(server, opts)
   opts = opts or {}
-  return ("runbooks/provision.lua tenant=acme domain=acme.example docker_source=%s acme=self-signed admin_ssh_public_key=%s "
+  return ("runbooks/provision.lua tenant=acme domain=acme.example docker_source=%s acme=self-signed alert_url=https://alerts.example/hook admin_ssh_public_key=%s "
     .. "-t %s -i %s -y --no-input %s"):format(opts.docker or "distro", quote(opts.key or provision.public_key(server)),
     quote(opts.url or server.url), server.key, opts.more or "")
 end

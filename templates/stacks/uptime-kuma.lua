@@ -2,7 +2,11 @@
 -- is on the loopback.
 return {
   id = "uptime-kuma",
-  secrets = { { name = "UPTIME_KUMA_ADMIN_PASSWORD", kind = "password", class = "admin" } },
+  secrets = {
+    { name = "UPTIME_KUMA_ADMIN_PASSWORD", kind = "password", class = "admin" },
+    -- A name follows it in each monitor's token, which has 32 characters at most.
+    { name = "UPTIME_KUMA_PUSH_TOKEN", kind = "letters", length = 24, class = "app" },
+  },
   services = {
     {
       name = "uptime-kuma", image = "louislam/uptime-kuma", tag = "2.5.0", port = 3008, network = "host", memory = 192,

@@ -149,6 +149,31 @@ def stranger(host):
     return tool == "homepage" and host not in env["HOMEPAGE_ALLOWED_HOSTS"].split(",")
 
 
+# Uptime Kuma's: what it was told to watch, and what was pushed.
+def monitors(order=None):
+    path = folder + "/monitors.json"
+    if order is not None:
+        with open(path + ".new", "w", encoding="utf-8") as f:
+            json.dump(order, f)
+        os.replace(path + ".new", path)
+    if not os.path.exists(path):
+        return {"monitors": []}
+    with open(path, encoding="utf-8") as f:
+        return json.load(f)
+
+
+def pushed(path):
+    url = urlsplit(path)
+    told = parse_qs(url.query)
+    known = monitors()
+    for one in known["monitors"]:
+        if one.get("pushToken") == url.path.split("/")[-1]:
+            one["last"] = [told["status"][0], told["msg"][0]]
+            monitors(known)
+            return True
+    return False
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -174,6 +199,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.refused():
             return
+        if tool == "uptime-kuma" and self.path.startswith("/api/push/"):
+            fine = pushed(self.path)
+            self.answer(200 if fine else 404, {"ok": fine})
+            return
         try:
             rows = entries()
         except (Failed, OSError, sqlite3.Error) as err:
@@ -193,6 +222,10 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", 0))
         word = self.rfile.read(length).decode()
         if self.refused():
+            return
+        if tool == "uptime-kuma" and self.path == "/stand-in/monitors":
+            monitors(json.loads(word))
+            self.answer(200, {})
             return
         if not word.isalnum():
             self.answer(400, {"error": "letters and digits"})
