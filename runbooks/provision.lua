@@ -11,6 +11,20 @@ local function key_of(line)
   return kind and kind .. " " .. body
 end
 
+-- Where the credentials come from and who can open their copy when the server is lost.
+local function check_credentials(ctx)
+  local p = ctx.params
+  if #p.recipients > 0 then
+    crypto.age_check(p.recipients)
+  elseif #p.tools > 0 and #sealed.recipients(ctx) == 0 then
+    ctx.warn("no recipients are given: there is no sealed copy of the credentials, they are lost with the server")
+  end
+  if p.restore and not pcall(ctx.secret, "recovery_key") and not ctx.target:exists(credentials.path) then
+    fail("key", ("a restore takes its credentials from a sealed copy: give recovery_key=@FILE (mode 0600), the age identity that "
+      .. "opens %s; nothing was changed"):format(p.sealed_copy))
+  end
+end
+
 -- Everything that can be known to go wrong is refused here, before the first change.
 local function preflight(ctx)
   local facts, p = ctx.facts, ctx.params
@@ -42,6 +56,7 @@ local function preflight(ctx)
     if not stack.get(id) then ctx.warn(("there is no stack for %s: it is not deployed"):format(id)) end
   end
   hub.check(ctx)
+  check_credentials(ctx)
 end
 
 local function with(params)
@@ -64,6 +79,9 @@ return runbook {
     docker_source = param.enum { "docker-ce", "distro", default = "docker-ce", description = "Docker's repository or the release's" },
     docker_repo_url = param.string { default = "", description = "a mirror of download.docker.com/linux/DISTRIBUTION" },
     restore = param.boolean { default = false, description = "stacks come up empty, to be filled from a backup" },
+    sealed_copy = param.string { default = "/opt/letsbe/env/credentials.enc", pattern = "^/.",
+      description = "with restore: the sealed credentials, a file on the server" },
+    recovery_key = param.secret { optional = true, description = "with restore: the age identity that opens sealed_copy" },
   },
   access = function(p) return { ("%s@:%d"):format(p.admin_user, p.ssh_port) } end,
   preflight = preflight,

@@ -111,6 +111,12 @@ function context.new(run, step, effect, planning)
     conn()
     return envfile.secrets(run, path)
   end
+  -- An age file of NAME=value lines on the target, opened with an identity, as secrets, and
+  -- as texts what in it is sealed again or public (SEALED_*).
+  function ctx.secrets_sealed(path, identity)
+    conn()
+    return envfile.sealed(run, path, identity)
+  end
   -- A file of JSON on the target, { NAME = "text", TOOL = { NAME = "text" } }, as a list of
   -- { tool, name, value = secret }; nil: there is none.
   function ctx.secrets_in_json(path)

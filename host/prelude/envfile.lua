@@ -2,6 +2,7 @@
 -- reaches a runbook as text, and is masked from the moment it was read. It writes none.
 local host = require "host"
 local json = require "json"
+local crypto = require "crypto"
 local util = require "lb.util"
 
 local envfile = {}
@@ -72,6 +73,28 @@ function envfile.secrets(run, path)
     all[name] = known
   end
   return all
+end
+
+-- envfile.sealed(run, path, identity) -> { NAME = secret }, { NAME = text } of an age file that
+-- holds KEY=value lines; the second are those that are sealed again or public (SEALED_*).
+function envfile.sealed(run, path, identity)
+  local q = util.quote(path)
+  local status, out, err = run.conn:view(true):exec(("[ -f %s ] || exit 44; cat %s"):format(q, q), { timeout = 60 })
+  if status == 44 then util.raise("key", ("there is no sealed copy %s on the server"):format(path)) end
+  if status ~= 0 then util.raise("key", ("cannot read %s: %s"):format(path, util.last_lines(err, 1))) end
+  local text, why = crypto.age_decrypt(out, identity)
+  if not text then util.raise("key", ("%s cannot be opened: %s"):format(path, why.message)) end
+  run.held = run.held or {}
+  local all, plain = {}, {}
+  for name, value in pairs(envfile.parse(text, path)) do
+    if name:match("^SEALED_") then
+      plain[name] = value
+    else
+      all[name] = host.secret(name, value)
+      run.held[#run.held + 1] = all[name]
+    end
+  end
+  return all, plain
 end
 
 -- envfile.flatten(data, path) -> list of { tool, name, value } of an object of names to

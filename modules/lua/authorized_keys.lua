@@ -24,27 +24,33 @@ printf '%%s\n%%s\n' "$h" "$g"
     path = home .. "/.ssh/authorized_keys" }
 end
 
-local function wanted(self, content)
-  local mine = {}
-  for _, key in ipairs(self.keys) do mine[identity(key)] = true end
+local function keys_of(self, ctx)
+  return type(self.keys) == "function" and self.keys(ctx) or self.keys
+end
+
+local function wanted(self, ctx, content)
+  local mine, keys = {}, keys_of(self, ctx)
+  for _, key in ipairs(keys) do mine[identity(key)] = true end
   local lines, have = {}, {}
   for _, line in ipairs(file.lines(content or "")) do
     local known = identity(line)
     if known and mine[known] then have[known] = true end
-    if not self.exclusive or not known or mine[known] then lines[#lines + 1] = line end
+    local old = self.exclusive or self.own and line:match("%s(%S+)%s*$") == self.own
+    if not old or not known or mine[known] then lines[#lines + 1] = line end
   end
-  for _, key in ipairs(self.keys) do
+  for _, key in ipairs(keys) do
     if not have[identity(key)] then lines[#lines + 1] = key end
   end
   return table.concat(lines, "\n") .. "\n"
 end
 
--- authorized_keys.present { user, keys, exclusive? }: the keys may log in; with exclusive
--- no others. ~/.ssh is 0700 and the file 0600, both the user's own.
+-- authorized_keys.present { user, keys, exclusive?, own? }: the keys (a list, or a function of
+-- ctx that gives it) may log in; with exclusive no others, with own = COMMENT no others
+-- that carry this comment. ~/.ssh is 0700 and the file 0600, both the user's own.
 authorized_keys.present = resource("authorized_keys.present", {
-  args = { user = "string", keys = "table", exclusive = "boolean?" },
+  args = { user = "string", keys = "table|function", exclusive = "boolean?", own = "string?" },
   check = function(self)
-    for _, key in ipairs(self.keys) do
+    for _, key in ipairs(type(self.keys) == "table" and self.keys or {}) do
       if not identity(key) or key:find("\n") then
         error("authorized_keys: each key is one OpenSSH public key line", 3)
       end
@@ -54,10 +60,10 @@ authorized_keys.present = resource("authorized_keys.present", {
   probe = function(self, ctx)
     local seen = locate(ctx.target, self.user)
     if not seen then
-      return pending(diff(nil, wanted(self), { path = ("/home/%s/.ssh/authorized_keys"):format(self.user), absent = true }))
+      return pending(diff(nil, wanted(self, ctx), { path = ("/home/%s/.ssh/authorized_keys"):format(self.user), absent = true }))
     end
     local text = {}
-    local change = file.difference(seen.path, seen.keys, wanted(self, seen.keys.content),
+    local change = file.difference(seen.path, seen.keys, wanted(self, ctx, seen.keys.content),
       { mode = "0600", owner = self.user, group = seen.group })
     if change then text[1] = change end
     if seen.dir.type ~= "directory" then
@@ -80,7 +86,7 @@ authorized_keys.present = resource("authorized_keys.present", {
     local owner = self.user .. ":" .. seen.group
     ctx.target:run(("umask 077; [ -d %s ] || mkdir %s; chown %s %s && chmod 700 %s"):format(quote(seen.home .. "/.ssh"),
       quote(seen.home .. "/.ssh"), quote(owner), quote(seen.home .. "/.ssh"), quote(seen.home .. "/.ssh")))
-    ctx.target:put(seen.path, wanted(self, seen.keys.content), { mode = "0600", owner = self.user, group = seen.group })
+    ctx.target:put(seen.path, wanted(self, ctx, seen.keys.content), { mode = "0600", owner = self.user, group = seen.group })
   end,
   undo = function(self, ctx, before)
     local seen = locate(ctx.target, self.user)

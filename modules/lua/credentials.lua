@@ -12,13 +12,12 @@ function credentials.key(tool, name)
   return name:sub(1, #prefix) == prefix and name or prefix .. name
 end
 
--- credentials.known() -> { KEY = true } of every tool's, the platform's and the server's secrets
+-- credentials.known() -> { KEY = true } of every tool's and the platform's secrets
 function credentials.known()
   local known = {}
   local function add(id, secrets)
     for _, spec in ipairs(secrets) do known[credentials.key(id, spec.name)] = true end
   end
-  add("server", stack.server_secrets)
   for _, ids in ipairs { catalog.names(), sorted_keys(catalog.platform) } do
     for _, id in ipairs(ids) do
       local s = stack.get(id)
@@ -28,13 +27,19 @@ function credentials.known()
   return known
 end
 
--- credentials.write(ctx, { KEY = secret }): the whole store.
+-- credentials.folder(ctx): the store's folder is there, for root alone.
+function credentials.folder(ctx)
+  ctx.target:run(("mkdir -p -m 0755 /opt/letsbe && mkdir -p %s && chmod 0700 %s"):format(credentials.dir, credentials.dir))
+end
+
+-- credentials.write(ctx, { KEY = secret }): the whole store, and the sealed copy of it.
 function credentials.write(ctx, all)
   local values = {}
   for i, key in ipairs(sorted_keys(all)) do values[i] = { name = key, value = all[key] } end
-  ctx.target:run(("mkdir -p -m 0755 /opt/letsbe && mkdir -p %s && chmod 0700 %s"):format(credentials.dir, credentials.dir))
-  ctx.target:put(credentials.path, ctx.render("stack/credentials.env", { values = values }),
-    { mode = "0600", owner = "root", group = "root" })
+  local text = ctx.render("stack/credentials.env", { values = values })
+  credentials.folder(ctx)
+  sealed.renew(ctx, all, text)
+  ctx.target:put(credentials.path, text, { mode = "0600", owner = "root", group = "root" })
 end
 
 local function missing(self, have)

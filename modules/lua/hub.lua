@@ -19,6 +19,7 @@ hub.calls = {
     { status = "string!", tool = "string", snapshot = "string", target = "string", seconds = "number", message = "string" } },
   notice = { "POST", "/api/v1/tenants/{tenant}/notices",
     { kind = "string!", subject = "string!", text = "string", details = "table" } },
+  key = { "PUT", "/api/v1/tenants/{tenant}/key", { public_key = "string!", private_key = "string!" } },
   revocation = { "POST", "/api/v1/tenants/{tenant}/key/revocation", { reason = "string!" } },
   deletion = { "POST", "/api/v1/tenants/{tenant}/deletion",
     { reason = "string!", keep_billing_until = "string!", certificate = "string" } },
@@ -113,6 +114,17 @@ function hub.report(ctx, given)
     url = url, path = path_of(given.call, args_of(given, ctx)), body = body_of(given.call, fields),
     token = given.token or "runner_token",
   }
+end
+
+-- hub.hand_over(ctx, { public_key, private_key }) -> the Hub's address when it took the key
+-- pair, else nil and why. A private half waits in no outbox: who fails makes another pair.
+function hub.hand_over(ctx, pair)
+  local url = base({}, ctx)
+  local answer = http.try { url = url .. path_of("key", ctx.params), method = call_of("key")[1], timeout = 15, connect_timeout = 5,
+    bearer = ctx.secret "runner_token", headers = { ["Idempotency-Key"] = crypto.sha256(pair.public_key) },
+    json = template.render('{"public_key":{{ public_key | json }},"private_key":{{ private_key | json }}}', pair, { name = "key" }) }
+  if answer.ok then return url end
+  return nil, answer.status == 0 and answer.message or ("it answered %d"):format(answer.status)
 end
 
 -- hub.get(ctx, { call, args?, url?, token? }) -> what the Hub answers to a GET call, or nil

@@ -31,7 +31,7 @@ local engines = {
   },
 }
 
--- What belongs to the server and to no tool.
+-- What belongs to the server and to no tool: key pairs, see sealed.lua.
 stack.server_secrets = {
   { name = "ADMIN_SSH_KEY", kind = "ssh", class = "ssh" },
   { name = "HUB_SSH_KEY", kind = "ssh", class = "ssh" },

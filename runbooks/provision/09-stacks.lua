@@ -32,7 +32,7 @@ return function(p)
   end
   if #steps == 0 then return {} end
   local https = certificate.of_tenant(p, names)
-  table.insert(https, 1, credentials.present { tool = "server", secrets = stack.server_secrets })
+  table.insert(https, 1, sealed.copy { recipients = p.recipients })
   https[#https + 1] = nginx.site { name = "01-apex", template = "stack/apex.conf", vars = served(p) }
   table.insert(steps, 1, step {
     name = "https", title = p.acme == "self-signed" and "HTTPS with a certificate of our own" or "HTTPS and its certificate",

@@ -201,6 +201,32 @@ local function watch(p)
   }
 end
 
+-- The pair by which the Hub is known here. Its private half goes to the Hub and into the sealed
+-- copy: where the Hub did not take it, the next run makes and hands over another pair.
+local function hub_key(p)
+  local wanted_url = p.hub_url and p.hub_url:gsub("/+$", "")
+  return step {
+    name = "platform/hub-key", title = "The Hub's key pair", class = "compensable", tags = { "platform" },
+    probe = function(ctx)
+      local list = sealed.recipients(ctx, p.recipients)
+      local line, to, url = sealed.public(ctx, "hub")
+      if #list == 0 or line and to == table.concat(list, ",") and url == (wanted_url or url) then return done() end
+      return pending("make the Hub's key pair" .. (wanted_url and " and hand its private half to " .. wanted_url or ""))
+    end,
+    apply = function(ctx)
+      sealed.make_pair(ctx, "hub", sealed.recipients(ctx, p.recipients), wanted_url and function(public, private)
+        local url, why = hub.hand_over(ctx, { public_key = public, private_key = private })
+        if not url then
+          ctx.warn(("the Hub at %s did not take its key (%s); the next run makes another pair and tries again"):format(wanted_url, why))
+        end
+        return url
+      end)
+      sealed.renew(ctx, ctx.secrets_of(credentials.path) or {})
+    end,
+    verify = function() return true end,
+  }
+end
+
 local function register(p)
   local url = ("%s/api/v1/tenants/%s/registration"):format(p.hub_url:gsub("/+$", ""), p.tenant)
   local fields = { domain = p.domain, tools = json.array(catalog.sorted(p.tools)), version = catalog.platform.openclaw.tag }
@@ -244,6 +270,7 @@ return function(p)
     list[#list + 1] = push(p)
     list[#list + 1] = watch(p)
   end
+  list[#list + 1] = hub_key(p)
   if p.hub_url then list[#list + 1] = register(p) end
   return list
 end

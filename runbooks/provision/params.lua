@@ -18,4 +18,6 @@ return {
   models = param.list { of = param.string { pattern = "^[%w._/:-]+$" }, min = 2,
     default = { "openrouter/anthropic/claude-sonnet-4.5", "openrouter/openai/gpt-5", "openrouter/mistralai/mistral-large" },
     description = "the agents' model and those that take over when it does not answer" },
+  recipients = param.list { of = param.string { pattern = "^age1[a-z0-9]+$" }, default = {},
+    description = "age recipients that the credentials are sealed to; their keys are not on the server" },
 }

@@ -5,10 +5,9 @@ local json = require "json"
 local support = require "support.lbrun"
 local vps = require "support.vps"
 local provision = require "support.provision"
+local background = require "support.background"
 
-local function sleep(seconds)
-  os.execute(("sleep %.2f"):format(seconds))
-end
+local sleep = background.sleep
 
 -- How often the things happened that leave a trace of their own: packages by dpkg, the
 -- account, containers, jobs that apt ran.
@@ -45,57 +44,16 @@ describe("provisioning that is killed #vps #slow", function()
     return list
   end
 
-  local function start(words, env)
-    local out = home.dir .. "/bg.out"
-    support.sh("rm -f " .. out)
-    local p = io.popen(("env HOME=%s XDG_STATE_HOME=%s/state %s %s %s >%s 2>%s/bg.err </dev/null & echo $!"):format(
-      home.dir, home.dir, env or "", support.binary, words, out, home.dir))
-    local pid = p:read "l"
-    p:close()
-    return { pid = pid, out = out, at = 0, lines = {} }
-  end
-
-  -- What it has said since the last look.
-  local function said(bg)
-    local f = io.open(bg.out, "rb")
-    if not f then return {} end
-    f:seek("set", bg.at)
-    local text = f:read "a"
-    f:close()
-    local new = {}
-    for line in text:gmatch "([^\n]*)\n" do
-      bg.at = bg.at + #line + 1
-      new[#new + 1] = json.decode(line)
-      bg.last = new[#new]
-    end
-    return new
-  end
-
-  local function alive(bg)
-    return (os.execute(("kill -0 %s 2>/dev/null"):format(bg.pid))) == true
-  end
-
-  local function reap(bg)
-    for _ = 1, 100 do
-      if not alive(bg) then return end
-      sleep(0.05)
-    end
-    error("lbrun " .. bg.pid .. " does not end")
-  end
+  local function start(words, env) return background.start(home, words, env) end
 
   -- Waits for the effect number n, or any after it. -> its number, or nil at the end.
   local function wait_for(bg, n)
-    for _ = 1, 6000 do
-      local running = alive(bg)
-      for _, line in ipairs(said(bg)) do
-        if line.run then home.id = line.run end
-        local at = line.type == "effect.begin" and order[line.step .. "/" .. line.effect]
-        if at and at >= n then return at end
-      end
-      if not running then return nil end
-      sleep(0.02)
-    end
-    error("five minutes without effect " .. n)
+    local at = bg:wait_for(function(line)
+      local number = line.type == "effect.begin" and order[line.step .. "/" .. line.effect]
+      return number and number >= n and number
+    end)
+    home.id = bg.run or home.id
+    return at
   end
 
   local function check_end(what)
@@ -166,17 +124,15 @@ describe("provisioning that is killed #vps #slow", function()
       local at = wait_for(bg, point)
       if not at then break end
       sleep(math.random() * math.min(length[at] or 0.1, 6))
-      os.execute("kill -9 " .. bg.pid)
-      reap(bg)
+      bg:kill()
       if bg.last.type == "summary" then break end
       for name, i in pairs(order) do
         if i == at then killed[name:match "^[^/]+"] = true end
       end
       bg = start("resume --json")
     end
-    wait_for(bg, math.huge)
-    said(bg)
-    assert.equal("summary", bg.last.type, support.slurp(home.dir .. "/bg.err"))
+    bg:finish()
+    assert.equal("summary", bg.last.type, support.slurp(bg.err))
     assert.equal("done", bg.last.status, bg.last.message)
     for step in pairs(by_step) do assert(killed[step], "no kill hit step " .. step .. ", seed " .. seed) end
     check_end "killed in each step"
@@ -195,8 +151,7 @@ describe("provisioning that is killed #vps #slow", function()
     end
     local pid = holder()
     assert.not_equal("", pid)
-    os.execute("kill -9 " .. bg.pid)
-    reap(bg)
+    bg:kill()
     sleep(0.5)
     assert.equal(pid, holder())
     local r = home.json "resume --json"
@@ -217,12 +172,8 @@ describe("provisioning that is killed #vps #slow", function()
     for i = 1, 80 do
       local bg = start(words, ("LD_PRELOAD=./%s KILLAT=%d KILLAT_WHEN=%s"):format(support.killat,
         i == 1 and math.random(4, 20) or math.random(3, 14), whens[math.random(3)]))
-      while alive(bg) do
-        sleep(0.05)
-      end
-      for _, line in ipairs(said(bg)) do
-        if line.run then home.id = line.run end
-      end
+      bg:finish()
+      home.id = bg.run or home.id
       if bg.last and bg.last.type == "summary" then
         assert.equal("done", bg.last.status, ("attempt %d, seed %d: %s"):format(i, seed, bg.last.message or ""))
         break

@@ -45,6 +45,9 @@ for _ in $(seq 100); do
 	sleep 0.1
 done
 
+# Who could open the sealed copy of its credentials: in earnest a key that is kept elsewhere.
+[ -s "$dir/recovery.key" ] || age-keygen -o "$dir/recovery.key" 2>"$dir/recovery.said"
+
 say() { printf '\n%s\n' "$*"; }
 
 say "\$ ./lbrun runbooks/provision.lua -t $target -y tenant=demo domain=demo.example tools=$tools ..."
@@ -52,6 +55,7 @@ status=0
 ./lbrun runbooks/provision.lua --journal "$journal" -t "$target?fingerprint=$fingerprint" -i "$key" \
 	-y --no-input tenant=demo domain=demo.example tier=lite docker_source=distro \
 	acme=self-signed alert_url=https://alerts.example/hook admin_ssh_public_key="$(cat "$key.pub")" tools=$tools \
+	recipients="$(age-keygen -y "$dir/recovery.key")" \
 	hub_url="http://${address%.*}.1:$(cat "$dir/hub/port")" job_id=demo-1 runner_token=@"$dir/hub/token" || status=$?
 case $status in
 0 | 3) ;; # 3: done, with warnings, such as a machine smaller than its tier

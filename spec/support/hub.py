@@ -37,6 +37,7 @@ CALLS = [
     ("POST", TENANT + "/backups", ["status"]),
     ("POST", TENANT + "/restores", ["status"]),
     ("POST", TENANT + "/notices", ["kind", "subject"]),
+    ("PUT", TENANT + "/key", ["public_key", "private_key"]),
     ("POST", TENANT + "/key/revocation", ["reason"]),
     ("POST", TENANT + "/deletion", ["reason", "keep_billing_until"]),
 ]
