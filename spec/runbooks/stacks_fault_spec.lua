@@ -75,7 +75,7 @@ describe("step 9 #vps #long", function()
   end)
 
   it("goes on from a kill inside each effect of each stack; none happens twice", function()
-    local killed, kills, steps, store = {}, 0, {}, nil
+    local killed, kills, steps = {}, 0, {}
     local bg = background.start(home, words())
     repeat
       local at = bg:wait_for(function(line)
@@ -108,7 +108,7 @@ describe("step 9 #vps #long", function()
     end
     for name in pairs(killed) do assert.equal(1, ends[name], name) end
     assert.equal(0, home.run("verify-journal").exit)
-    store = inside "cat /opt/letsbe/env/credentials.env"
+    local store = inside "cat /opt/letsbe/env/credentials.env"
     assert.equal(0, home.json(words()).last.changed)
     assert.equal(store, inside "cat /opt/letsbe/env/credentials.env")
   end)

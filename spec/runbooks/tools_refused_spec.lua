@@ -56,7 +56,7 @@ describe("adding and removing tools #unit", function()
   it("brings up a set by the steps of provisioning, in their order", function()
     assert.same({ "firewall reversible", "https compensable", "stacks/stalwart compensable", "platform/openclaw compensable",
       "platform/secrets-proxy compensable", "platform/seed compensable", "platform/tool-registry compensable",
-      "platform/souls compensable", "platform/setup/stalwart compensable", "verify pure" },
+      "platform/souls compensable", "platform/setup/stalwart compensable", "platform/hub-key compensable", "verify pure" },
       steps { tenant = "acme", domain = "acme.example", tools = { "stalwart" } })
   end)
 end)
