@@ -222,7 +222,7 @@ describe("all credentials #unit", function()
       return list
     end
     local best
-    for _ = 1, 5 do
+    for _ = 1, 20 do
       local from, list = os.clock(), {}
       for i, id in ipairs(p.tools) do
         local s = stack.get(id)
