@@ -14,7 +14,7 @@ BUILD_PACKAGES := gcc libc6-dev binutils make pkg-config liblua5.4-dev libssh2-1
 	libuv1-dev libcrypt-dev
 SANDBOX_PACKAGES := $(shell cat spec/sandbox/packages)
 TEST_PACKAGES := lua5.4 lua-busted age curl openssh-client openssh-server openssl pebble python3 \
-	sqlite3 strace docker-compose bind9-dnsutils rclone
+	sqlite3 strace docker-compose bind9-dnsutils rclone jq
 LINT_PACKAGES := lua5.4 lua-check clang-tidy cppcheck shellcheck
 FMT_PACKAGES := clang-format
 BENCH_PACKAGES := ansible-core
@@ -134,8 +134,12 @@ deps: ## install the Debian packages that building, testing and linting need
 	$(call need,$(sort $(BUILD_PACKAGES) $(TEST_PACKAGES) $(SANDBOX_PACKAGES) $(LINT_PACKAGES) $(FMT_PACKAGES)))
 deps-build:
 	$(call need,$(BUILD_PACKAGES))
-deps-test:
+deps-test: build/peers/node_modules/.bin/s3rver
 	$(call need,$(sort $(BUILD_PACKAGES) $(TEST_PACKAGES) $(SANDBOX_PACKAGES)))
+# Peers that Debian does not have. Some packages of nodejs bring npm along.
+build/peers/node_modules/.bin/s3rver:
+	$(if $(shell command -v npm),,$(call need,nodejs npm))
+	npm install --silent --no-audit --no-fund --prefix build/peers s3rver@3.7.1
 deps-lint:
 	$(call need,$(sort $(BUILD_PACKAGES) $(LINT_PACKAGES)))
 

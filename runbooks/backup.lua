@@ -1,6 +1,7 @@
 -- backup.lua: backs up a tenant's server into a dated directory on it (section 4), each tool
 -- a step of its own. A day appears whole or not at all; what an earlier run published stays
--- until the new one is whole. It restores nothing.
+-- until the new one is whole. A whole day is copied to the remote, if there is one. It
+-- restores nothing.
 
 local weekly = backup.dir .. "/weekly"
 
@@ -19,14 +20,18 @@ local look = [[
 w=%s; cat "$w"/.parts/* 2>/dev/null | grep -c '^database'
 du -sb "$w" 2>/dev/null | cut -f1; date +%%s]]
 
+-- The day itself is published by then: what fails is its copy.
+local function is_remote(ctx) return ctx.step:match("^remote/") ~= nil end
+
 local function write_status(ctx, errors)
   if ctx.params.tool then return end
-  local out = ctx.target:run(look:format(quote(errors and work_of(ctx) or ctx.state_get("published") or "/nowhere"))).stdout
+  local partial = errors and not is_remote(ctx)
+  local out = ctx.target:run(look:format(quote(partial and work_of(ctx) or ctx.state_get("published") or "/nowhere"))).stdout
   local databases, bytes, now = out:match("^(%d+)\n(%d*)\n?(%d+)\n")
   local status = backup.status {
     began = ctx.state_get("began") or math.tointeger(tonumber(now)), ended = math.tointeger(tonumber(now)),
     databases = math.tointeger(tonumber(databases)), bytes = tonumber(bytes) or 0,
-    failed = errors ~= nil, errors = errors,
+    failed = partial, errors = errors, remote = errors and (remote.known(ctx) and "failed" or "disabled") or ctx.state_get("remote"),
   }
   ctx.target:run { "mkdir", "-p", "-m", "0700", backup.dir }
   ctx.target:put(backup.status_path, json.encode(status) .. "\n", { mode = "0644", owner = "root", group = "root" })
@@ -170,6 +175,7 @@ local function publish_step(p, expected)
         end
         ctx.target:put(work .. "/manifest.json", json.encode(collect(ctx, work, day)) .. "\n", { mode = "0600" })
       end
+      ctx.state_set("published", base .. "/" .. day)
       script(ctx, "publish.sh", { base, day, work, p.tool and "" or backup.dir .. "/latest" }, { name = "publish", timeout = "30m" })
     end),
   }
@@ -216,12 +222,40 @@ local function rotate_step(p)
   }
 end
 
-local function status_step(p)
+local function remote_steps(p)
+  local function none(ctx) return not remote.known(ctx) and done("no remote is configured") end
+  return remote.step(), step {
+    name = "remote/send", title = "The day's copy on the remote", class = "compensable",
+    probe = function(ctx)
+      if none(ctx) then return none(ctx) end
+      local name = ctx.state_get("remote_name")
+      for _, item in ipairs(name and remote.list(ctx) or {}) do
+        if item.name == name and item.complete then return done() end
+      end
+      return pending("send it to " .. remote.target(p))
+    end,
+    apply = reporting(function(ctx)
+      local _, day = work_of(ctx)
+      -- A name of its own: the copy of an earlier run of the day stays whole until this one is.
+      if not ctx.state_get("remote_name") then ctx.state_set("remote_name", backup.next_name(remote.list(ctx), day)) end
+      remote.act(ctx, "send", ctx.state_get("remote_name"), backup.base(p) .. "/" .. day)
+    end),
+  }, step {
+    name = "remote/rotate", title = "Seven days and four Sundays there", class = "compensable",
+    probe = function(ctx)
+      if none(ctx) then return none(ctx) end
+      local names = ctx.state_get("remote_name") and backup.remote_rotation(remote.list(ctx)) or {}
+      return #names == 0 and done() or pending("remove " .. table.concat(names, ", "))
+    end,
+    apply = reporting(function(ctx) remote.act(ctx, "drop", table.unpack(backup.remote_rotation(remote.list(ctx)))) end),
+  }
+end
+
+local function status_step()
   return step {
     name = "status", title = "backup-status.json", class = "compensable", rerun = true,
     apply = function(ctx)
-      local _, day = work_of(ctx)
-      ctx.state_set("published", backup.base(p) .. "/" .. day)
+      ctx.state_set("remote", ctx.state_get("remote_name") and "success" or "disabled")
       write_status(ctx)
     end,
   }
@@ -229,7 +263,7 @@ end
 
 return runbook {
   name = "backup", summary = "Back up a tenant's server, or one of its tools", section = "4", sudo = true,
-  params = {
+  params = remote.params {
     tool = param.enum { optional = true, description = "this tool alone, below backups/tool/", table.unpack(backup.tools()) },
     recipients = param.list { of = param.string { pattern = "^age1[a-z0-9]+$" }, default = {},
       description = "age recipients that the credentials are sealed to; their keys are not on the server" },
@@ -241,6 +275,7 @@ return runbook {
         fail("usage", "recipients is needed: the credentials are sealed to keys that are not on the server; nothing was changed")
       end
       crypto.age_check(p.recipients)
+      remote.check(ctx)
     end
   end,
   steps = function(p)
@@ -264,7 +299,10 @@ return runbook {
     end
     list[#list + 1] = publish_step(p, expected)
     list[#list + 1] = rotate_step(p)
-    if not p.tool then list[#list + 1] = status_step(p) end
+    if not p.tool then
+      local program, send, thin = remote_steps(p)
+      table.move({ program, send, thin, status_step() }, 1, 4, #list + 1, list)
+    end
     return list
   end,
 }

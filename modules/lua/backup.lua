@@ -90,7 +90,7 @@ local function check_part(part, where)
     local at = ("%s.files[%d]"):format(where, i)
     if type(f) ~= "table" or type(f.path) ~= "string" or f.path == "" then return at .. " has no path" end
     if f.path:sub(1, 1) == "/" or ("/" .. f.path .. "/"):find("/../", 1, true) then return at .. ": its path leads outside" end
-    if not is_count(f.size) or f.size == 0 then return ("%s: '%s' has no size"):format(at, f.path) end
+    if not is_count(f.size) or f.size == 0 and f.kind ~= "snapshot" then return ("%s: '%s' has no size"):format(at, f.path) end
     if type(f.sha256) ~= "string" or not f.sha256:match("^%x+$") or #f.sha256 ~= 64 then return at .. " has no sha256" end
     if not is_count(f.entries) then return at .. " has no count" end
     paths[f.path] = true
@@ -194,6 +194,59 @@ end
 function backup.newest(list)
   local first = complete(list)[1]
   return first and first.name
+end
+
+-- backup.remote_name(name) -> date, number of a backup on the remote ("2026-02-26.41"), nil
+-- for what is none. The numbers count what was sent: they order, whatever the clocks said.
+function backup.remote_name(name)
+  local date, number = name:match("^(%d%d%d%d%-%d%d%-%d%d)%.(%d+)$")
+  if not date or not backup.is_day(date) then return nil end
+  return date, math.tointeger(tonumber(number))
+end
+
+-- Those of { name, complete } that are backups, the last sent first.
+local function sent(list)
+  local all = {}
+  for _, item in ipairs(list) do
+    local date, number = backup.remote_name(item.name)
+    if date then all[#all + 1] = { name = item.name, date = date, number = number, complete = item.complete } end
+  end
+  table.sort(all, function(a, b) return a.number > b.number end)
+  return all
+end
+
+-- backup.next_name(list, day) -> the name that the next backup gets on the remote
+function backup.next_name(list, day)
+  local last = sent(list)[1]
+  return ("%s.%d"):format(day, last and last.number + 1 or 1)
+end
+
+-- backup.newest_sent(list, day?) -> the whole backup that was sent last, of a day or at all; nil
+function backup.newest_sent(list, day)
+  for _, item in ipairs(sent(list)) do
+    if item.complete and (not day or item.date == day) then return item.name end
+  end
+end
+
+-- backup.remote_rotation(list) -> names to remove from the remote: of whole backups all but
+-- the newest of each of seven days and of four Sundays; of others what a later whole one
+-- has overtaken. What is no dated backup is not touched.
+function backup.remote_rotation(list)
+  local drop, days, weeks, seen, whole = {}, 0, 0, {}, false
+  for _, item in ipairs(sent(list)) do
+    local keep = not item.complete and not whole
+    if item.complete and not seen[item.date] then
+      seen[item.date], whole, days = true, true, days + 1
+      keep = days <= backup.keep.daily
+      if backup.is_sunday(item.date) then
+        weeks = weeks + 1
+        keep = keep or weeks <= backup.keep.weekly
+      end
+    end
+    if not keep then drop[#drop + 1] = item.name end
+  end
+  table.sort(drop)
+  return drop
 end
 
 -- backup.rotation(daily, weekly) -> { weekly = names to link from daily, drop_daily, drop_weekly }

@@ -86,11 +86,13 @@ local function private(host)
     or a == 172 and b >= 16 and b <= 31
 end
 
--- hub.check(ctx): for a preflight: refuses parameters with which no report could be made.
-function hub.check(ctx)
+-- hub.check(ctx, needs?): for a preflight: refuses parameters with which no report could be
+-- made; needs names the one that the reports' paths have (job_id).
+function hub.check(ctx, needs)
   local p = ctx.params
+  needs = needs or "job_id"
   if not p.hub_url then return end
-  if (p.job_id or "") == "" then fail("params", "hub_url is given without job_id: there is nothing to report on") end
+  if (p[needs] or "") == "" then fail("params", ("hub_url is given without %s: there is nothing to report on"):format(needs)) end
   if not pcall(ctx.secret, "runner_token") then
     fail("key", "hub_url is given without runner_token: give runner_token=@FILE (mode 0600)")
   end

@@ -1,11 +1,14 @@
 -- backup_spec.lua: three tools on a real server are backed up, damaged and restored, with
 -- their rows and bytes compared. Their images are stand-ins on real MySQL (MariaDB) and
--- PostgreSQL servers. What is pure is in spec/lua/backup_spec.lua.
+-- PostgreSQL servers; the remote is s3rver, an S3 server, beside the VPS. What is pure is in
+-- spec/lua/backup_spec.lua.
 local crypto = require "crypto"
 local json = require "json"
 local support = require "support.lbrun"
 local vps = require "support.vps"
 local provision = require "support.provision"
+local s3 = require "support.s3"
+local hub = require "support.hub"
 
 -- Rows with what a dump must quote, a key between two tables, binary bytes; files of odd
 -- names and modes.
@@ -42,7 +45,7 @@ for v in nextcloud-html ghost-content uptime-kuma-data; do
 done]=]
 
 describe("backup and restore of three tools #vps #slow", function()
-  local server, home, identity, before
+  local server, home, identity, before, store, h
   local backups, day = "/opt/letsbe/backups", nil
 
   local function args(book, more)
@@ -72,6 +75,11 @@ describe("backup and restore of three tools #vps #slow", function()
     server = vps.up("backup", { docker = true, images = provision.images_of { "ghost", "nextcloud", "uptime-kuma" } })
     home = support.home()
     identity = crypto.age_identity()
+    local outside = server.address:gsub("%d+$", "1")
+    store = s3.new(home.dir .. "/s3", outside).start()
+    support.sh(("install -m 600 /dev/null %s/rclone.conf"):format(home.dir))
+    support.spit(home.dir .. "/rclone.conf", store.config)
+    h = hub.new(home.dir .. "/hub", "canary+Token/of=restores", outside).start()
     local made = home.json(provision.args(server, { more = "tools=ghost,nextcloud,uptime-kuma --tags nginx,stacks --json" }))
     assert(provision.fine(made))
     local _, failed, err = server:exec(fill)
@@ -79,6 +87,8 @@ describe("backup and restore of three tools #vps #slow", function()
     before = inside(data)
   end)
   teardown(function()
+    store.stop()
+    h.stop()
     server:down()
     home.remove()
   end)
@@ -199,19 +209,109 @@ setsid sh -c 'until ls /opt/letsbe/backups/daily/.*/.parts/nextcloud; do :; done
     home.run("abandon " .. r.last.run .. " --reason spec")
   end)
 
+  it("sends the whole day to the remote, compared there, and says so in the status", function()
+    assert.equal("disabled", status().remote_sync)
+    local r = backup(("tenant=acme remote_config=@%s/rclone.conf"):format(home.dir))
+    assert.equal(0, r.exit, told(r))
+    assert.equal("success", status().remote_sync)
+    assert.equal("600 root\n", inside "stat -c '%a %U' /opt/letsbe/env/rclone.conf")
+    local rclone = "rclone --config /opt/letsbe/env/rclone.conf "
+    assert.equal(("daily/%s.1\n"):format(day), inside(rclone .. "cat remote:backups/acme/latest"))
+    local sums = "find . -type f ! -path './.parts/*' -print0 | sort -z | xargs -0 sha256sum"
+    inside(("mkdir /root/there && %s copy remote:backups/acme/daily/%s.1 /root/there"):format(rclone, day))
+    assert.equal(inside(("cd %s/daily/%s && %s"):format(backups, day, sums)), inside("cd /root/there && " .. sums))
+    inside "rm -rf /root/there"
+    assert.matches("rclone.log", inside "ls /var/log/letsbe")
+    local _, bad, why = server:exec "logrotate -d /etc/logrotate.d/letsbe"
+    assert.equal(0, bad, why)
+  end)
+
+  it("keeps the day and the copy of before when the remote breaks off, and says so; the run goes on when it is back", function()
+    store.stop()
+    local r = backup "tenant=acme"
+    assert.is_true(r.exit == 5 or r.exit == 6, told(r))
+    local s = status()
+    assert.equal("success", s.status)
+    assert.equal("failed", s.remote_sync)
+    assert.matches("^remote/send: ", s.errors[1])
+    store.start()
+    assert.equal(("daily/%s.1\n"):format(day), inside "rclone --config /opt/letsbe/env/rclone.conf cat remote:backups/acme/latest")
+    local again = home.json("resume " .. r.last.run .. " --json")
+    assert.equal(0, again.exit, told(again))
+    assert.equal("success", status().remote_sync)
+    assert.same({}, status().errors)
+    -- Two of one day: the newer stays.
+    assert.equal(("%s.2/\n"):format(day), inside "rclone --config /opt/letsbe/env/rclone.conf lsf remote:backups/acme/daily")
+  end)
+
+  it("restores all tools from the remote when the server has no backup any more, byte by byte, and tells the Hub", function()
+    inside(([[mv %s/daily /root/kept-daily; mv %s/weekly /root/kept-weekly
+docker exec ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -u root ghost -e "delete from parents; drop table children"'
+docker exec nextcloud-db psql -q -U nextcloud -d nextcloud -c 'delete from entries'
+v=$(docker volume inspect -f '{{.Mountpoint}}' nextcloud-html); chown -R root:root "$v/data"; rm "$v/data/link"; printf x >"$v/data/big"]]):format(backups, backups))
+    local r = restore(("all=true from=remote tenant=acme hub_url=%s runner_token=@%s"):format(h.url, h.token_file))
+    inside(("rm -rf %s/daily %s/weekly; mv /root/kept-daily %s/daily; mv /root/kept-weekly %s/weekly"):format(backups, backups, backups, backups))
+    assert.equal(0, r.exit, told(r))
+    same "after the restore from the remote"
+    assert.equal("", inside("ls -d " .. backups .. "/.restore* " .. backups .. "/.remote* 2>/dev/null"))
+    local states = {}
+    for _, one in ipairs(h.requests()) do
+      if one.path == "/api/v1/tenants/acme/restores" then states[#states + 1] = one.body.status .. " " .. one.body.tool end
+    end
+    assert.same({ "STARTED all", "COMPLETED all" }, states)
+  end)
+
+  it("puts the old data back when the tool is not healthy on the restored, and tells the Hub why", function()
+    -- The tool is sick where a file of this name is, and that file is in the backup alone.
+    inside [[touch "$(docker volume inspect -f '{{.Mountpoint}}' uptime-kuma-data)/sick"]]
+    local made = backup "tool=uptime-kuma"
+    assert.equal(0, made.exit, told(made))
+    inside [[rm "$(docker volume inspect -f '{{.Mountpoint}}' uptime-kuma-data)/sick"; cd /opt/letsbe/stacks/uptime-kuma && cp -p docker-compose.yml /root/compose.yml
+sed -i 's,^      test: .*,      test: ["CMD-SHELL"\, "! test -e /app/data/sick"],; s/^      interval: .*/      interval: 2s/; s/^      start_period: .*/      start_period: 5s/' docker-compose.yml
+docker rm -f uptime-kuma >/dev/null; { docker compose -p uptime-kuma up -d || docker-compose -p uptime-kuma up -d; } >/dev/null 2>&1
+until docker inspect -f '{{.State.Health.Status}}' uptime-kuma | grep -qx healthy; do sleep 1; done
+curl -sf -X POST -d newer http://127.0.0.1:3008/]]
+    local newer = inside(data)
+    local r = restore(("tool=uptime-kuma tenant=acme hub_url=%s runner_token=@%s"):format(h.url, h.token_file))
+    assert.is_true(r.exit == 5 or r.exit == 6, told(r))
+    assert.matches("not healthy on the restored data; the old data was put back and the tool runs on it", r.last.message)
+    local now = inside(data)
+    assert(now == newer, provision.difference(newer, now))
+    local last = h.requests()
+    assert.equal("FAILED", last[#last].body.status)
+    home.run("abandon " .. r.last.run .. " --reason spec")
+    inside "rm -rf /opt/letsbe/backups/.restore-* /opt/letsbe/backups/tool; mv /root/compose.yml /opt/letsbe/stacks/uptime-kuma/docker-compose.yml"
+    local well = restore "tool=uptime-kuma"
+    assert.equal(0, well.exit, told(well))
+    same "after the restore that was well"
+  end)
+
+  it("goes on after kill -9 in mid-restore, between stage and swap, with the live data as it was", function()
+    local pid = home.dir .. "/pid"
+    os.execute(("{ until spec/sandbox/vps exec %s -- sh -c 'ls -d /var/lib/docker/volumes/ghost-content/_data.lbrun-*'; do sleep 0.05; done; kill -9 $(cat %s); } >/dev/null 2>&1 </dev/null &")
+      :format(server.name, pid))
+    local killed = home.run(args("restore", "tool=ghost --json"), { before = ("sh -c 'echo $$ >%s; exec \"$@\"' sh"):format(pid) })
+    assert.equal(9, killed.signal, killed.err)
+    local r = home.json "resume --json"
+    assert.equal(0, r.exit, told(r))
+    same "after the restore that was killed"
+  end)
+
   it("goes on after kill -9 in mid-backup, and refuses a second backup until then", function()
     local line = args("backup", "recipients=" .. identity.recipient .. " --json")
-    -- lbrun is killed when the first tool's part is whole; the dump that then runs hangs until
-    -- its database goes on.
+    -- The dump of ghost waits for a table that another client holds, as long as it must; lbrun
+    -- is killed when it does.
+    inside [[docker exec -d ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" exec mysql -u root ghost -e "lock tables parents write; select sleep(3600)"'
+until docker exec ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -N -u root -e "show processlist"' | grep -q 'sleep(3600)'; do sleep 0.2; done]]
     local pid = home.dir .. "/pid"
-    os.execute(("{ until spec/sandbox/vps exec %s -- sh -c 'ls %s/daily/.*/.parts/nextcloud && docker pause ghost-db'; do sleep 0.1; done; "
-      .. "sleep 3; kill -9 $(cat %s); } >/dev/null 2>&1 </dev/null &")
+    os.execute(("{ until spec/sandbox/vps exec %s -- sh -c 'ls %s/daily/.*/ghost.sql.gz'; do sleep 0.1; done; kill -9 $(cat %s); } >/dev/null 2>&1 </dev/null &")
       :format(server.name, backups, pid))
     local killed = home.run(line, { before = ("sh -c 'echo $$ >%s; exec \"$@\"' sh"):format(pid) })
     assert.equal(9, killed.signal, killed.err)
     assert.equal("1\n", inside(("ls -d %s/daily/.*.partial-* | wc -l"):format(backups)))
     local second = backup()
-    inside "docker unpause ghost-db"
+    inside [[docker exec ghost-db sh -c 'export MYSQL_PWD="$MYSQL_ROOT_PASSWORD"
+mysql -N -u root -e "select id from information_schema.processlist where info = \"select sleep(3600)\"" | while read -r id; do mysql -u root -e "kill $id"; done']]
     assert.equal(8, second.exit, told(second))
     local r = home.json "resume --json"
     assert.equal(0, r.exit, told(r))

@@ -117,6 +117,7 @@ snapshot() {
 	local volume=$1 from=$2 to=$3 link=() status
 	begin "$to"
 	begin "$to.sha256"
+	begin "$to.meta"
 	mkdir -p "$work/$to" || fail "no place for $to"
 	[ -z "$previous" ] || [ ! -d "$previous/$to" ] || link=("--link-dest=$previous/$to")
 	# By content: a file of the day before that has rotted is not carried on.
@@ -124,7 +125,10 @@ snapshot() {
 	status=$?
 	[ $status -eq 0 ] || [ $status -eq 24 ] || fail "rsync of the volume $volume failed (status $status)"
 	(cd "$work/$to" && find . -type f -print0 | sort -z | xargs -0r sha256sum) >"$work/$to.sha256" || fail "the snapshot of $volume cannot be read back"
+	# For a copy in a store that keeps names and bytes alone.
+	find "$work/$to" -printf '%y %m %U %G %T@\0%P\0%l\0' >"$work/$to.meta" || fail "the snapshot of $volume cannot be listed"
 	note "$to.sha256" snapshot "$(find "$work/$to" -printf . | wc -c)" "$volume"
+	note "$to.meta" meta 0 -
 }
 
 volume() {
