@@ -67,6 +67,13 @@ describe("backup and restore of three tools #vps #slow", function()
     local now = inside(data)
     assert(now == before, what .. ":\n" .. provision.difference(before, now))
   end
+  -- For home.run: it is killed as soon as the command succeeds on the server, within minutes.
+  local function killed_when(command)
+    local pid = home.dir .. "/pid"
+    os.execute(("{ for i in $(seq 1200); do if spec/sandbox/vps exec %s -- sh -c %s; then kill -9 $(cat %s); break; fi; sleep 0.05; done; } >/dev/null 2>&1 </dev/null &")
+      :format(server.name, support.quote(command), pid))
+    return { before = ("sh -c 'echo $$ >%s; exec \"$@\"' sh"):format(pid) }
+  end
   local function told(r)
     return ("exit %s: %s\n%s"):format(tostring(r.exit), r.last and r.last.message or "", r.err)
   end
@@ -287,10 +294,8 @@ curl -sf -X POST -d newer http://127.0.0.1:3008/]]
   end)
 
   it("goes on after kill -9 in mid-restore, between stage and swap, with the live data as it was", function()
-    local pid = home.dir .. "/pid"
-    os.execute(("{ until spec/sandbox/vps exec %s -- sh -c 'ls -d /var/lib/docker/volumes/ghost-content/_data.lbrun-*'; do sleep 0.05; done; kill -9 $(cat %s); } >/dev/null 2>&1 </dev/null &")
-      :format(server.name, pid))
-    local killed = home.run(args("restore", "tool=ghost --json"), { before = ("sh -c 'echo $$ >%s; exec \"$@\"' sh"):format(pid) })
+    local killed = home.run(args("restore", "tool=ghost --json"),
+      killed_when "ls -d /var/lib/docker/volumes/ghost-content/_data.lbrun-*")
     assert.equal(9, killed.signal, killed.err)
     local r = home.json "resume --json"
     assert.equal(0, r.exit, told(r))
@@ -303,10 +308,7 @@ curl -sf -X POST -d newer http://127.0.0.1:3008/]]
     -- is killed when it does.
     inside [[docker exec -d ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" exec mysql -u root ghost -e "lock tables parents write; select sleep(3600)"'
 until docker exec ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -N -u root -e "show processlist"' | grep -q 'sleep(3600)'; do sleep 0.2; done]]
-    local pid = home.dir .. "/pid"
-    os.execute(("{ until spec/sandbox/vps exec %s -- sh -c 'ls %s/daily/.*/ghost.sql.gz'; do sleep 0.1; done; kill -9 $(cat %s); } >/dev/null 2>&1 </dev/null &")
-      :format(server.name, backups, pid))
-    local killed = home.run(line, { before = ("sh -c 'echo $$ >%s; exec \"$@\"' sh"):format(pid) })
+    local killed = home.run(line, killed_when(("ls %s/daily/.*/ghost.sql.gz"):format(backups)))
     assert.equal(9, killed.signal, killed.err)
     assert.equal("1\n", inside(("ls -d %s/daily/.*.partial-* | wc -l"):format(backups)))
     local second = backup()

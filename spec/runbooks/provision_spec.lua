@@ -118,7 +118,7 @@ describe("provisioning Debian 12 #vps", function()
       if try[2] ~= home then try[2].remove() end
     end
     local took = os.time() - began
-    assert.is_true(took * 3 < run.last.seconds, ("three runs without a change took %d s, the first one %d s"):format(
+    assert.is_true(took * 3 < run.last.seconds, ("three runs without a change took %.0f s, the first one %.0f s"):format(
       took, run.last.seconds))
     local plan = home.run("plan --detailed-exitcode " .. provision.args(server))
     assert.equal(3, plan.exit, plan.out)
