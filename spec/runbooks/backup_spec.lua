@@ -303,7 +303,7 @@ curl -sf -X POST -d newer http://127.0.0.1:3008/]]
   end)
 
   it("goes on after kill -9 in mid-backup, and refuses a second backup until then", function()
-    local line = args("backup", "recipients=" .. identity.recipient .. " --json")
+    local line = args("backup", "tenant=acme recipients=" .. identity.recipient .. " --json")
     -- The dump of ghost waits for a table that another client holds, as long as it must; lbrun
     -- is killed when it does.
     inside [[docker exec -d ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" exec mysql -u root ghost -e "lock tables parents write; select sleep(3600)"'
@@ -311,7 +311,7 @@ until docker exec ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -N -u r
     local killed = home.run(line, killed_when(("ls %s/daily/.*/ghost.sql.gz"):format(backups)))
     assert.equal(9, killed.signal, killed.err)
     assert.equal("1\n", inside(("ls -d %s/daily/.*.partial-* | wc -l"):format(backups)))
-    local second = backup()
+    local second = backup "tenant=acme"
     inside [[docker exec ghost-db sh -c 'export MYSQL_PWD="$MYSQL_ROOT_PASSWORD"
 mysql -N -u root -e "select id from information_schema.processlist where info = \"select sleep(3600)\"" | while read -r id; do mysql -u root -e "kill $id"; done']]
     assert.equal(8, second.exit, told(second))
