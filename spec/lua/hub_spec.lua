@@ -127,7 +127,7 @@ describe("the Hub #unit", function()
     assert.same({ [running] = 1, [completed] = 1 }, hub.taken())
   end)
 
-  it("that says 401 or 422 is a warning that names the answer, and is not asked again", function()
+  it("that says 401 is a warning that names the answer, and is not asked again", function()
     support.spit(hub.dir .. "/token", "quite-another-token\n")
     local r = home.run(args)
     assert.equal(3, r.exit, r.err)
@@ -137,6 +137,19 @@ describe("the Hub #unit", function()
     assert.equal(0, home.run("outbox send " .. given()).exit)
     assert.equal(told, #hub.requests())
     assert.is_true(#hub.requests() == 2 and hub.requests()[1].token == "wrong")
+  end)
+
+  it("that says 422 is a warning that names the answer, and is not asked again", function()
+    hub.fault { kind = "status", status = 422 }
+    local r = home.run(args)
+    assert.equal(3, r.exit, r.err)
+    assert.matches("did not take 'job' .-answered 422: .-told to fail.-not sent again", r.err)
+    assert.equal(0, #waiting())
+    hub.fault(nil)
+    local told = #hub.requests()
+    assert.equal(0, home.run("outbox send " .. given()).exit)
+    assert.equal(told, #hub.requests())
+    assert.same({}, hub.taken())
   end)
 
   -- Each fault: what it is, whether the Hub has taken the report in spite of it.
