@@ -11,7 +11,7 @@ local background = require "support.background"
 local created = "docker events --since 0 --until $(date +%s) --filter type=container --filter event=create "
   .. "--format '{{.Actor.Attributes.name}}' | sort | uniq -c | sed 's/^ *//'"
 
-describe("step 9 #vps #long", function()
+describe("step 9 #vps #slow", function()
   local server, home, seed
   local env = require "lb.script".environment(require "lb.sources".collect "runbooks/provision.lua")
 
@@ -84,7 +84,7 @@ describe("step 9 #vps #long", function()
       end)
       if at then
         killed[at], kills = true, kills + 1
-        background.sleep(math.random() * (at:find "compose.up" and 5 or 0.3))
+        background.sleep(math.random() * (at:find "compose.up" and 5 or 0.05))
         bg:kill()
         if bg.last.type ~= "summary" then bg = background.start(home, "resume --json --no-input -i " .. server.key) end
       end

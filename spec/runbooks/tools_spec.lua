@@ -6,7 +6,7 @@ local support = require "support.lbrun"
 local vps = require "support.vps"
 local provision = require "support.provision"
 
-describe("adding and removing tools #vps #long", function()
+describe("adding and removing tools #vps #slow", function()
   local server, home
   local function inside(command) return (server:exec(command)) end
 
