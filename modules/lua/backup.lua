@@ -133,8 +133,8 @@ function backup.status(o)
   }
 end
 
--- Days since 1970-01-01 of a date, nil for a name that is none.
-local function day_number(name)
+-- backup.days("YYYY-MM-DD") -> days since 1970-01-01, nil for a name that is no date
+function backup.days(name)
   local y, m, d = name:match("^(%d%d%d%d)%-(%d%d)%-(%d%d)$")
   if not y then return nil end
   y, m, d = math.tointeger(tonumber(y)), math.tointeger(tonumber(m)), math.tointeger(tonumber(d))
@@ -166,13 +166,13 @@ end
 
 -- backup.is_day(name): a date that the calendar has, written as one
 function backup.is_day(name)
-  local n = day_number(name)
+  local n = backup.days(name)
   return n ~= nil and backup.date(n) == name
 end
 
 -- backup.is_sunday(name)
 function backup.is_sunday(name)
-  return backup.is_day(name) and (day_number(name) + 4) % 7 == 0
+  return backup.is_day(name) and (backup.days(name) + 4) % 7 == 0
 end
 
 local function order(a, b)

@@ -29,20 +29,13 @@ function incident.names()
   return list
 end
 
-local function days_from_civil(y, m, d)
-  y = m <= 2 and y - 1 or y
-  local era, yoe = y // 400, y % 400
-  local doy = (153 * (m + (m > 2 and -3 or 9)) + 2) // 5 + d - 1
-  return era * 146097 + yoe * 365 + yoe // 4 - yoe // 100 + doy - 719468
-end
-
 -- incident.epoch("2031-02-03T04:05:06Z") -> seconds since 1970, or nil
 function incident.epoch(text)
-  local y, mo, d, h, mi, s = text:match("^(%d%d%d%d)%-(%d%d)%-(%d%d)T(%d%d):(%d%d):?(%d*)Z$")
-  if not y then return nil end
+  local date, h, mi, s = text:match("^(%d%d%d%d%-%d%d%-%d%d)T(%d%d):(%d%d):?(%d*)Z$")
+  local days = date and backup.days(date)
   local function n(v) return math.tointeger(tonumber(v)) or 0 end
-  if n(mo) < 1 or n(mo) > 12 or n(d) < 1 or n(d) > 31 or n(h) > 23 or n(mi) > 59 then return nil end
-  return days_from_civil(n(y), n(mo), n(d)) * 86400 + n(h) * 3600 + n(mi) * 60 + n(s)
+  if not days or n(h) > 23 or n(mi) > 59 then return nil end
+  return days * 86400 + n(h) * 3600 + n(mi) * 60 + n(s)
 end
 
 -- incident.read(ctx) -> { incident, aware, items = { [name] = { at, by, note } } }, or nil
