@@ -130,13 +130,14 @@ function server:stop()
 end
 
 -- A bad network (see slowproxy.py): sshd.network("proxy", port, delay_ms, bytes_per_second),
--- sshd.network "silent" -> { port, signal(name), stop() }
+-- sshd.network "silent" -> { port, pid, signal(name), stop() }
 function sshd.network(mode, ...)
   local net = { port = sshd.port() }
   local argv = { "python3", here .. "/slowproxy.py", tostring(net.port), mode }
   for _, v in ipairs { ... } do argv[#argv + 1] = tostring(v) end
   local child = assert(process.spawn(argv, { kill_on_close = true }))
   sshd.await(net.port)
+  net.pid = child:pid()
   function net.signal(_, name) return child:kill(name) end
   function net.stop()
     child:kill("KILL")
