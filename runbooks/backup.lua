@@ -28,10 +28,13 @@ local function write_status(ctx, errors)
   local partial = errors and not is_remote(ctx)
   local out = ctx.target:run(look:format(quote(partial and work_of(ctx) or ctx.state_get("published") or "/nowhere"))).stdout
   local databases, bytes, now = out:match("^(%d+)\n(%d*)\n?(%d+)\n")
+  -- A backup that did not come back is an error of the backups, until one does.
+  local said = evidence.failures(evidence.read(ctx) or { tests = {} })
+  for i, text in ipairs(errors or {}) do table.insert(said, i, text) end
   local status = backup.status {
     began = ctx.state_get("began") or math.tointeger(tonumber(now)), ended = math.tointeger(tonumber(now)),
     databases = math.tointeger(tonumber(databases)), bytes = tonumber(bytes) or 0,
-    failed = partial, errors = errors, remote = errors and (remote.known(ctx) and "failed" or "disabled") or ctx.state_get("remote"),
+    failed = partial, errors = said, remote = errors and (remote.known(ctx) and "failed" or "disabled") or ctx.state_get("remote"),
   }
   ctx.target:run { "mkdir", "-p", "-m", "0700", backup.dir }
   ctx.target:put(backup.status_path, json.encode(status) .. "\n", { mode = "0644", owner = "root", group = "root" })

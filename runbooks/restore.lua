@@ -1,102 +1,15 @@
 -- restore.lua: puts one tool's data back, or that of all, from a backup on its server or from
 -- the remote copy (section 5.1): checked, restored beside the live data, compared with the
--- manifest, swapped in by rename, and put back again unless the tool is healthy on it. It
--- touches no other tool and no backup.
+-- manifest, swapped in by rename, and put back again unless the tool is healthy on it. Or it
+-- shows them in a container beside production (5.3). It touches no other tool and no backup.
 
-local function state_of(ctx, tool) return ("%s/.restore-%s-%s"):format(backup.dir, tool, ctx.run) end
-local function fetched(ctx) return ("%s/.remote-%s"):format(backup.dir, ctx.run) end
+local temp = "temp"
 
-local find = [[
-cd %s || exit 0
-for m in daily/%s/manifest.json weekly/%s/manifest.json tool/%s/%s/manifest.json; do
-  [ -s "$m" ] && jq -r --arg at "$(dirname "$m")" --arg tool %s \
-    'select(.complete == true and .parts[$tool]) | [.began, .sequence, $at] | @tsv' "$m" 2>/dev/null
-done; true]]
-
-local find_all = [[
-cd %s || exit 0
-for m in daily/%s/manifest.json weekly/%s/manifest.json; do
-  [ -s "$m" ] && jq -r --arg at "$(dirname "$m")" 'select(.complete == true) | [.began, .sequence, $at] | @tsv' "$m" 2>/dev/null
-done; true]]
-
--- The newest backup that has the tool, or that of a date. What was made last has the
--- highest number among the days; a backup of the tool alone counts when it is later.
-local function choose_local(ctx)
-  local p = ctx.params
-  local day = p.date or "[0-9]*"
-  local out = ctx.target:run(p.tool and find:format(quote(backup.dir), day, day, p.tool, day, p.tool)
-    or find_all:format(quote(backup.dir), day, day)).stdout
-  local best, single
-  for began, sequence, at in out:gmatch("(%S+)\t(%d+)\t(%S+)\n") do
-    local kind, name = at:match("^(%a+)/.-([^/]+)$")
-    local one = { began = began, sequence = math.tointeger(tonumber(sequence)), at = at }
-    if not backup.is_day(name) then kind = nil end
-    if kind == "tool" and (not single or one.sequence > single.sequence) then
-      single = one
-    elseif (kind == "daily" or kind == "weekly") and (not best or one.sequence > best.sequence) then
-      best = one
-    end
-  end
-  if single and (not best or single.began > best.began) then best = single end
-  return best and backup.dir .. "/" .. best.at
+local function of(ctx, tool, timeout)
+  return { tool = tool, project = tool, dir = stack.dir .. "/" .. tool, from = ctx.state_get("from"), timeout = timeout }
 end
 
-local function choose_remote(ctx)
-  local p = ctx.params
-  local name = ctx.state_get("remote_name") or backup.newest_sent(remote.list(ctx), p.date)
-  if not name then return nil end
-  ctx.state_set("remote_name", name)
-  local to = ("%s/%s"):format(fetched(ctx), (backup.remote_name(name)))
-  ctx.target:run { "mkdir", "-p", "-m", "0700", backup.dir, fetched(ctx) }
-  if not ctx.target:exists(to .. "/.fetched") then remote.act(ctx, "fetch", name, to, p.tool) end
-  return to
-end
-
-local function choose(ctx)
-  local p = ctx.params
-  local from
-  if p.from == "remote" then from = choose_remote(ctx) else from = choose_local(ctx) end
-  return from or fail("not_found", ("there is no complete backup%s%s %s; nothing was changed"):format(p.tool and " of " .. p.tool or "",
-    p.date and " of " .. p.date or "", p.from == "remote" and "in " .. remote.target(p) or "below " .. backup.dir))
-end
-
--- The words of restore.sh for what the manifest lists of the tool, and the rows it counted.
-local function words_of(part, s)
-  local checks, list, rows = {}, {}, {}
-  for _, f in ipairs(part.files) do
-    checks[#checks + 1] = ("file:%s:%s"):format(f.path, f.sha256)
-    if f.kind == "tar" or f.kind == "snapshot" then
-      list[#list + 1] = ("%s:%s:%s:%d"):format(f.kind, f.volume, f.path, f.entries)
-    end
-  end
-  local db = backup.database(s)
-  for _, was in ipairs(part.databases) do
-    if not db or db.engine ~= was.engine or db.name ~= was.name then
-      fail("backup", ("the backup has a %s database %s, the tool as it is now has another; nothing was changed")
-        :format(was.engine, was.name))
-    end
-    list[#list + 1] = was.engine == "postgres" and ("postgres:%s:%s:%s:%s:%s"):format(db.container, db.name, db.user, was.owner, was.file)
-      or ("%s:%s:%s:%s"):format(was.engine, db.container, db.name, was.file)
-    for _, t in ipairs(was.tables) do rows[#rows + 1] = ("%s\t%d\n"):format(t.name, t.rows) end
-  end
-  table.move(list, 1, #list, #checks + 1, checks)
-  return checks, table.concat(rows)
-end
-
-local function read_manifest(ctx, from)
-  local fine, m = pcall(json.decode, ctx.target:get(from .. "/manifest.json"))
-  local why = not fine and "it is no JSON" or backup.check(m, from:match("[^/]+$"))
-  if why then fail("backup", ("the manifest of %s is not right: %s; nothing was changed"):format(from, why)) end
-  return m
-end
-
-local function act(ctx, tool, verb, timeout)
-  local from = ctx.state_get("from")
-  local words = { verb, from, state_of(ctx, tool), tool, tostring(stack.grace(stack.get(tool))) }
-  local list = words_of(read_manifest(ctx, from).parts[tool], stack.get(tool))
-  table.move(list, 1, #list, #words + 1, words)
-  ctx.target:job({ "bash", "-c", ctx.source "backup/restore.sh", "restore.sh", table.unpack(words) }, { name = verb, timeout = timeout })
-end
+local function act(ctx, tool, verb, timeout) copies.act(ctx, verb, of(ctx, tool, timeout)) end
 
 local running = [[docker ps -a --filter label=com.docker.compose.project=%s --format '{{.Names}}' | while read -r n; do
 docker inspect -f "$n {{.Config.Image}}" "$n"; done]]
@@ -122,10 +35,11 @@ local function choose_step(p, tools)
       return pending(what .. (p.from == "remote" and ", from the remote" or ""))
     end,
     apply = function(ctx)
-      local from, here = choose(ctx), {}
-      local parts = read_manifest(ctx, from).parts
+      copies.sweep(ctx)
+      local from, here = copies.choose(ctx, p), {}
+      local parts = copies.manifest(ctx, from).parts
       for _, tool in ipairs(tools) do
-        local is = ctx.target:try(deployed:format(stack.dir, tool)).ok
+        local is = p.as == temp or ctx.target:try(deployed:format(stack.dir, tool)).ok
         if is and parts[tool] then here[#here + 1] = tool
         elseif p.tool then
           fail("not_found", ("%s is not %s; nothing was changed"):format(tool, is and "in " .. from or "deployed on this server"))
@@ -136,7 +50,7 @@ local function choose_step(p, tools)
       ctx.state_set("from", from)
       ctx.state_set("tools", here)
     end,
-    undo = function(ctx) ctx.target:run { "rm", "-rf", fetched(ctx) } end }
+    undo = function(ctx) ctx.target:run { "rm", "-rf", copies.fetched(ctx) } end }
 end
 
 -- The four steps of a tool; of all tools, each has the tool's name.
@@ -154,7 +68,7 @@ local function tool_steps(p, tool)
   local function marked(mark, what)
     return function(ctx)
       if not concerned(ctx) then return done("it is not restored") end
-      local state = state_of(ctx, tool)
+      local state = copies.notes(ctx, tool)
       -- What is cleaned up was proved.
       return (ctx.target:exists(state .. "/" .. mark) or ctx.target:exists(state .. "/cleaned")) and done() or pending(what)
     end
@@ -163,16 +77,11 @@ local function tool_steps(p, tool)
     step { name = name "check", title = title .. "As it was backed up", class = "reversible",
       probe = marked("chosen", "compare with the manifest's sums"),
       apply = function(ctx)
-        local part = read_manifest(ctx, ctx.state_get("from")).parts[tool]
-        local _, rows = words_of(part, stack.get(tool))
         act(ctx, tool, "check", "12h")
-        warn_of_images(ctx, tool, part)
-        local state = state_of(ctx, tool)
-        ctx.target:run { "mkdir", "-p", "-m", "0700", state }
-        ctx.target:put(state .. "/rows", rows, { mode = "0600" })
-        ctx.target:put(state .. "/chosen", ctx.state_get("from") .. "\n", { mode = "0600" })
+        warn_of_images(ctx, tool, copies.manifest(ctx, ctx.state_get("from")).parts[tool])
+        copies.note(ctx, of(ctx, tool))
       end,
-      undo = function(ctx) ctx.target:run { "rm", "-rf", state_of(ctx, tool) } end },
+      undo = function(ctx) ctx.target:run { "rm", "-rf", copies.notes(ctx, tool) } end },
     step { name = name "stage", title = title .. "Beside the live data", class = "compensable",
       probe = marked("staged", "restore beside the live data and compare with the manifest"),
       apply = function(ctx) act(ctx, tool, "stage", "24h") end },
@@ -183,8 +92,61 @@ local function tool_steps(p, tool)
       probe = marked("cleaned", "remove the old data"),
       apply = function(ctx)
         act(ctx, tool, "clean", "1h")
-        ctx.target:run(("touch %s/cleaned"):format(quote(state_of(ctx, tool))))
+        ctx.target:run(("touch %s/cleaned"):format(quote(copies.notes(ctx, tool))))
       end },
+  }
+end
+
+-- Beside production, for somebody who looks for something in it.
+local how = [[
+%s of %s is beside production as the container %s. It has no network, and its own data alone.
+%s  remove it: lbrun runbooks/restore.lua -t TARGET tool=%s as=temp remove=true]]
+
+local function tell(ctx, tool, twin)
+  local lines, db = {}, backup.database(stack.get(tool))
+  if db and db.engine == "mongo" then db = nil end
+  if db and db.engine == "postgres" then
+    lines[#lines + 1] = ("  rows: docker exec -it %s psql -U %s %s"):format(twin.container, db.user, db.name)
+    lines[#lines + 1] = ("  a table: docker exec %s pg_dump -U %s -t TABLE %s"):format(twin.container, db.user, db.name)
+  elseif db and db.engine == "mysql" then
+    local as_root = [[  %s: docker exec -i %s sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" %s -u root %s']]
+    lines[#lines + 1] = as_root:format("rows", twin.container, "mysql", db.name)
+    lines[#lines + 1] = as_root:format("a table", twin.container, "mysqldump", db.name .. " TABLE")
+  end
+  for _, m in ipairs(twin.compose.services[1].mounts) do
+    -- Of a database that is asked for rows, not its files.
+    if m.type == "volume" and (not db or m.mount:sub(1, #beside.mount) == beside.mount) then
+      lines[#lines + 1] = ("  files: docker cp %s:%s/PATH ."):format(twin.container, m.mount)
+    end
+  end
+  if twin.idle then lines[#lines + 1] = "  its program is not started: " .. twin.idle end
+  ctx.log(how:format(tool, ctx.state_get("from"):match("[^/]+$"), twin.container, table.concat(lines, "\n") .. "\n", tool))
+end
+
+local function temp_steps(p)
+  if p.remove then
+    return { step { name = "remove", title = "Without the container beside production", class = "compensable",
+      probe = function(ctx)
+        return beside.exists(ctx, p.tool, temp) and pending("remove " .. beside.project(p.tool, temp)) or done("there is none")
+      end,
+      apply = function(ctx) beside.down(ctx, p.tool, temp) end } }
+  end
+  return {
+    step { name = "beside", title = "In a container beside production", class = "compensable",
+      probe = function(ctx)
+        return ctx.state_get("beside") and done() or pending(("restore %s into %s"):format(p.tool, beside.project(p.tool, temp)))
+      end,
+      apply = function(ctx)
+        local fine, twin = pcall(beside.up, ctx, p.tool, temp, ctx.state_get("from"))
+        if not fine then
+          -- It goes at once, unless the run can go on with it.
+          if type(twin) == "table" and twin.code == "command" then beside.down(ctx, p.tool, temp) end
+          error(twin, 0)
+        end
+        tell(ctx, p.tool, twin)
+        ctx.state_set("beside", true)
+      end,
+      undo = function(ctx) beside.down(ctx, p.tool, temp) end },
   }
 end
 
@@ -192,49 +154,47 @@ local function told(p, status)
   return step { name = "hub/" .. status:lower(), title = "Report to the Hub", class = "pure",
     resources = { hub.reported { call = "restore", key = status,
       fields = function(ctx)
-        return { status = status, tool = p.tool or "all", target = "production",
+        return { status = status, tool = p.tool or "all", target = p.as,
           snapshot = (ctx.state_get("from") or p.date or "latest"):match("[^/]+$") }
       end } } }
 end
 
 return runbook {
   name = "restore", summary = "Put one tool's data back from a backup, or that of all", section = "5.1", sudo = true,
-  params = remote.params {
+  params = copies.params {
     tool = param.enum { optional = true, description = "the tool", table.unpack(backup.tools()) },
     all = param.boolean { default = false, description = "every tool that is deployed and in the backup" },
-    date = param.string { optional = true, pattern = "^%d%d%d%d%-%d%d%-%d%d$", description = "the backup's day; the newest if left out" },
-    from = param.enum { "server", "remote", default = "server", description = "where the backup is taken from" },
-    hub_url = param.string { optional = true, pattern = "^https?://", description = "the Hub, to report to" },
-    runner_token = param.secret { optional = true, description = "the Hub's token" },
+    as = param.enum { "production", "temp", default = "production",
+      description = "temp: a container beside the tool, which is not touched" },
+    remove = param.boolean { default = false, description = "with as=temp: remove that container" },
   },
   preflight = function(ctx)
     local p = ctx.params
     if (p.tool ~= nil) == p.all then fail("usage", "give tool=NAME or all=true; nothing was changed") end
-    if p.from == "remote" then
-      if not remote.known(ctx) then
-        fail("usage", "from=remote needs remote_config=@FILE: the server knows no remote; nothing was changed")
-      end
-      remote.check(ctx)
+    if p.as == temp and not p.tool or p.remove and p.as ~= temp then
+      fail("usage", "as=temp is of one tool (tool=NAME), and remove=true belongs to it; nothing was changed")
     end
-    hub.check(ctx, "tenant")
+    copies.check(ctx)
   end,
   steps = function(p)
+    if p.remove then return temp_steps(p) end
     local tools = p.tool and { p.tool } or backup.tools()
     local list = {}
     if p.hub_url then list[1] = told(p, "STARTED") end
     if p.from == "remote" then list[#list + 1] = remote.step() end
     list[#list + 1] = choose_step(p, tools)
-    for _, tool in ipairs(tools) do
+    for _, tool in ipairs(p.as == temp and {} or tools) do
       local of_tool = tool_steps(p, tool)
       table.move(of_tool, 1, #of_tool, #list + 1, list)
     end
+    if p.as == temp then list[#list + 1] = temp_steps(p)[1] end
     list[#list + 1] = step { name = "end", title = "Without what was only for this restore", class = "compensable",
       probe = function(ctx)
-        local left = ctx.target:run(("ls -d %s/.restore-*-%s %s 2>/dev/null; true"):format(backup.dir, ctx.run, fetched(ctx))).stdout
+        local left = ctx.target:run(("ls -d %s/.restore-*-%s %s 2>/dev/null; true"):format(backup.dir, ctx.run, copies.fetched(ctx))).stdout
         if left == "" and ctx.state_get("tools") then return done() end
         return pending("remove its notes" .. (p.from == "remote" and " and what was fetched" or ""))
       end,
-      apply = function(ctx) ctx.target:run(("rm -rf %s/.restore-*-%s %s"):format(backup.dir, ctx.run, fetched(ctx))) end }
+      apply = function(ctx) ctx.target:run(("rm -rf %s/.restore-*-%s %s"):format(backup.dir, ctx.run, copies.fetched(ctx))) end }
     if p.hub_url then list[#list + 1] = told(p, "COMPLETED") end
     return list
   end,

@@ -78,6 +78,33 @@ function backup.read_part(text)
   return part
 end
 
+-- backup.words(part, s, project) -> the words of templates/backup/restore.sh for what the manifest
+-- lists of a tool, and the rows that it counted, as text. The project is the tool, or its
+-- twin, whose container and volumes have its name before theirs.
+function backup.words(part, s, project)
+  local checks, list, rows = {}, {}, {}
+  local before = project == s.id and "" or project .. "-"
+  for _, f in ipairs(part.files) do
+    checks[#checks + 1] = ("file:%s:%s"):format(f.path, f.sha256)
+    if f.kind == "tar" or f.kind == "snapshot" then
+      list[#list + 1] = ("%s:%s%s:%s:%d"):format(f.kind, before, f.volume, f.path, f.entries)
+    end
+  end
+  local db = backup.database(s)
+  for _, was in ipairs(part.databases) do
+    if not db or db.engine ~= was.engine or db.name ~= was.name then
+      fail("backup", ("the backup has a %s database %s, the tool as it is now has another; nothing was changed")
+        :format(was.engine, was.name))
+    end
+    local container = project .. "-db"
+    list[#list + 1] = was.engine == "postgres" and ("postgres:%s:%s:%s:%s:%s"):format(container, db.name, db.user, was.owner, was.file)
+      or ("%s:%s:%s:%s"):format(was.engine, container, db.name, was.file)
+    for _, t in ipairs(was.tables) do rows[#rows + 1] = ("%s\t%d\n"):format(t.name, t.rows) end
+  end
+  table.move(list, 1, #list, #checks + 1, checks)
+  return checks, table.concat(rows)
+end
+
 local function is_count(n) return math.type(n) == "integer" and n >= 0 end
 
 local function check_part(part, where)

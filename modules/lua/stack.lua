@@ -300,7 +300,7 @@ function stack.compose(s, p)
       name = service.name, container = service.container or service.name,
       image = service.image .. ":" .. service.tag, memory = ("%dm"):format(service.memory),
       restart = service.init and "no" or "unless-stopped",
-      host_network = service.network == "host", ports = ports_of(s, service, vars.port), env = environment(s, vars, service),
+      network_mode = service.network or false, ports = ports_of(s, service, vars.port), env = environment(s, vars, service),
       command = service.command or false, entrypoint = service.entrypoint or false, needs = needs_of(s, service, by_name),
       mounts = mounts, label = service.files and files_label(s, vars) or false, health = service.health and {
         test = health_test(service.health, service.port), interval = awaited[service.name] and "5s" or "30s",

@@ -148,6 +148,82 @@ describe("backup and restore of three tools #vps #slow", function()
     assert.equal("same\n", inside(("cd %s && [ weekly/2020-01-05/%s -ef daily/2020-01-05/%s ] && echo same"):format(backups, file, file)))
   end)
 
+  -- What a test or a container beside production has put there.
+  local beside = [[docker ps -a --format '{{.Names}}' | grep -E -- '-(test|temp)'; docker volume ls -q | grep -E -- '-(test|temp)-'
+ls -A /opt/letsbe/backups/.beside; ls -d /opt/letsbe/backups/.restore* /opt/letsbe/backups/.remote* 2>/dev/null]]
+  local function tests(tool)
+    local list = {}
+    for _, one in ipairs(json.decode(inside("cat " .. backups .. "/restore-evidence.json")).tests) do
+      if not tool or one.tool == tool then list[#list + 1] = one end
+    end
+    return list
+  end
+
+  it("proves each tool's backup in a container of its own image without a network, and removes it again", function()
+    local r = home.json(args("restore-test", "all=true --json"))
+    assert.equal(0, r.exit, told(r))
+    local results = {}
+    for _, one in ipairs(tests()) do
+      results[one.tool] = ("%s %s: %d tables, %d rows, program %s"):format(one.result, one.backup, one.tables, one.rows, one.program)
+      assert.equal(r.last.run, one.run)
+    end
+    assert.same({ ghost = ("ok %s: 3 tables, 6 rows, program healthy"):format(day), nextcloud = ("ok %s: 3 tables, 2003 rows, program healthy"):format(day),
+      ["uptime-kuma"] = ("ok %s: 0 tables, 0 rows, program healthy"):format(day) }, results)
+    assert.equal("", inside(beside))
+    same "the tests of all backups"
+  end)
+
+  it("tests a tool by chance, goes on after kill -9 in mid-test, and leaves nothing", function()
+    local before_it = #tests()
+    local killed = home.run(args("restore-test", "--json"), killed_when "docker ps --format '{{.Names}}' | grep -E -- '-test(-db)?$'")
+    assert.equal(9, killed.signal, killed.err)
+    local r = home.json "resume --json"
+    assert.equal(0, r.exit, told(r))
+    assert.equal(before_it + 1, #tests())
+    assert.equal("", inside(beside))
+    same "the test that was killed"
+  end)
+
+  it("fails the test of a backup that is not what it was, and says unverified of what cannot be tested", function()
+    local at = ("%s/daily/%s"):format(backups, day)
+    inside(([[cp -a %s /root/kept; cd %s && printf '\377' | dd of=volumes/uptime-kuma-data.tar.gz bs=1 seek=400 conv=notrunc 2>/dev/null]]):format(at, at))
+    local bad = home.json(args("restore-test", "tool=uptime-kuma --json"))
+    inside(([[rm -rf %s && cp -a /root/kept %s; cd %s
+jq -c '.parts["uptime-kuma"].images[].image = "gone.invalid/kuma:1"' manifest.json >m && mv m manifest.json]]):format(at, at, at))
+    home.run("abandon " .. bad.last.run .. " --reason spec")
+    local unknown = home.json(args("restore-test", "tool=uptime-kuma --json"))
+    inside(("rm -rf %s && mv /root/kept %s"):format(at, at))
+    assert.equal(11, bad.exit, told(bad))
+    assert.matches("not what was backed up", bad.last.message)
+    assert.equal(3, unknown.exit, told(unknown))
+    local list = tests "uptime-kuma"
+    assert.same({ "failed", "unverified" }, { list[#list - 1].result, list[#list].result })
+    assert.matches("its image gone.invalid/kuma:1 is not on this server", list[#list].why)
+    assert.equal("", inside(beside))
+  end)
+
+  it("shows a tool's data in a container beside production, which is written to and stays as it is", function()
+    local count = [[docker exec %s sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -N -u root ghost -e "select count(*) from entries"']]
+    inside [[touch /root/writing; setsid sh -c 'i=100; while [ -e /root/writing ]; do i=$((i + 1))
+docker exec ghost-db sh -c "MYSQL_PWD=\"\$MYSQL_ROOT_PASSWORD\" mysql -u root ghost -e \"insert into entries values ($i)\"" || echo no >>/root/refused
+echo $i >>/root/written; done' >/dev/null 2>&1 </dev/null &]]
+    local r = restore "tool=ghost as=temp"
+    inside "rm /root/writing; sleep 3"
+    assert.equal(0, r.exit, told(r))
+    assert.equal("1\n", inside(count:format "ghost-temp-db"))
+    assert.equal(tostring(1 + tonumber(inside "wc -l </root/written")) .. "\n", inside(count:format "ghost-db"))
+    assert.equal("", inside "cat /root/refused 2>/dev/null")
+    assert.equal("lo\n", inside "docker exec ghost-temp-db ls /sys/class/net")
+    assert.matches("docker exec %-i ghost%-temp%-db", r.out)
+    assert.equal("same\n", inside [[docker cp ghost-temp-db:/restored/ghost-content/images/x.png /root/x.png
+cmp /root/x.png "$(docker volume inspect -f '{{.Mountpoint}}' ghost-content)/images/x.png" && echo same; rm /root/x.png]])
+    local gone = restore "tool=ghost as=temp remove=true"
+    assert.equal(0, gone.exit, told(gone))
+    assert.equal("", inside(beside))
+    inside [[docker exec ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -u root ghost -e "delete from entries where body <> \"first\""']]
+    same "the container beside production"
+  end)
+
   it("brings back dropped databases, emptied volumes and corrupt files, row by row and byte by byte", function()
     inside [[docker stop nextcloud nextcloud-cron >/dev/null; docker exec nextcloud-db dropdb -U nextcloud --force nextcloud
 rm -rf "$(docker volume inspect -f '{{.Mountpoint}}' nextcloud-html)/data"
@@ -212,6 +288,9 @@ setsid sh -c 'until ls /opt/letsbe/backups/daily/.*/.parts/nextcloud; do :; done
     local s = status()
     assert.equal("failed", s.status)
     assert.matches("mysqldump of the database ghost failed", s.errors[1])
+    -- The backup that a test of before has found to be none.
+    assert.matches("^restore%-test: the backup .* of uptime%-kuma failed on ", s.errors[2])
+    inside("rm " .. backups .. "/restore-evidence.json")
     assert.equal(published, inside(("cat %s/daily/%s/manifest.json"):format(backups, day)))
     home.run("abandon " .. r.last.run .. " --reason spec")
   end)

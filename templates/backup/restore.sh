@@ -2,21 +2,23 @@
 # restore.sh: one tool's data out of a backup, beside the live data first, then in its place
 # by rename; the old data stays until the tool is healthy on the new, and comes back if it
 # is not. Each verb can be entered again. It chooses no backup and changes none.
-#	VERB FROM STATE TOOL GRACE WHAT...
-#	VERB: check, stage, swap, clean
+#	VERB FROM STATE PROJECT GRACE DIR WHAT...
+#	VERB: check, stage, swap, clean; compare (file by file, between stage and swap) and again
+#	(its containers anew, and healthy) are for a twin of the tool
+#	PROJECT: the tool's or its twin's, whose compose file is in DIR
 #	WHAT: file:PATH:SHA256, postgres:CONTAINER:DATABASE:USER:OWNER:PATH,
 #	mysql:CONTAINER:DATABASE:PATH, tar:VOLUME:PATH:ENTRIES, snapshot:VOLUME:PATH:ENTRIES
 # shellcheck disable=SC2015
 set -u -o pipefail # die and leftover do not return
 umask 077
 export LC_ALL=C
-verb=$1 from=$2 state=$3 tool=$4 grace=$5
-shift 5
+verb=$1 from=$2 state=$3 tool=$4 grace=$5 dir=$6
+shift 6
 if docker compose version >/dev/null 2>&1; then dc=(docker compose); else dc=(docker-compose); fi
 
 die() {
 	printf '%s: %s\n' "$tool" "$1" >&2
-	exit 1
+	exit "${2:-1}"
 }
 
 each() { # FUNCTION-PREFIX: calls PREFIX_KIND for each WHAT that has one
@@ -60,13 +62,13 @@ room() {
 	local need free
 	need=$(each size | awk '{ n += $1 } END { printf "%d", n / 1024 + 65536 }') || die "the backup cannot be measured"
 	free=$(df -Pk "$(docker info --format '{{.DockerRootDir}}')" | awk 'NR == 2 { print $4 }')
-	[ "$free" -ge "$need" ] || die "not enough free space to restore beside the live data: $((free / 1024)) MiB are free, $((need / 1024)) MiB are needed; nothing was changed"
+	[ "$free" -ge "$need" ] || die "not enough free space to restore beside the live data: $((free / 1024)) MiB are free, $((need / 1024)) MiB are needed; nothing was changed" 3
 }
 
 # The database's container runs, and volumes that were deleted are there again, empty.
 prepare() {
 	local end=$((SECONDS + grace))
-	cd "/opt/letsbe/stacks/$tool" || die "it is not deployed"
+	cd "$dir" || die "it is not deployed"
 	"${dc[@]}" -p "$tool" up --no-start >&2 || die "its containers cannot be created"
 	grep -q "^  $tool-db:" docker-compose.yml || return 0
 	"${dc[@]}" -p "$tool" up -d "$tool-db" >&2 || die "its database does not start"
@@ -144,6 +146,17 @@ stage_snapshot() {
 	counted "$1" "$3"
 }
 
+# A twin alone: file by file, which a restore leaves to the sums of what it unpacks.
+compare_tar() {
+	local at
+	at=$(place "$1") && gzip -dc "$from/$2" | tar --numeric-owner -df - -C "$at.lbrun-new" >&2 || die "the volume $1 is not what its archive holds"
+}
+
+compare_snapshot() {
+	local at
+	at=$(place "$1") && (cd "$at.lbrun-new" && sha256sum --quiet --check "$from/$2") >&2 || die "the volume $1 is not what its snapshot holds"
+}
+
 # What a restore that failed has put beside the live data.
 unstage_postgres() { psql_ "$1" "$3" <<<"drop database if exists \"$2_lbrun_new\" with (force)"; }
 unstage_mysql() { mysql_ "$1" <<<"drop database if exists \`$2_lbrun_new\`"; }
@@ -213,7 +226,7 @@ stop() {
 
 start() {
 	local end=$((SECONDS + grace)) seen
-	cd "/opt/letsbe/stacks/$tool" && "${dc[@]}" -p "$tool" up -d >&2 || return 1
+	cd "$dir" && "${dc[@]}" -p "$tool" up -d >&2 || return 1
 	while :; do
 		# What does one thing and ends has ended well.
 		seen=$(containers --format '{{.Names}} {{.State}} {{.Status}}' | grep -Ev ' running Up [^(]*(\(healthy\))?$| exited Exited \(0\)')
@@ -261,6 +274,11 @@ swap)
 	each in || put_back "the data cannot be swapped"
 	start || put_back "the tool is not healthy on the restored data"
 	: >"$state/proved" && sync "$state/proved"
+	;;
+compare) each compare || exit 1 ;;
+again)
+	containers --format '{{.Names}}' | xargs -r docker restart -t 30 >/dev/null || die "its containers do not start again"
+	start || die "it is not healthy on the restored data"
 	;;
 clean) each clean || die "the old data cannot be removed" ;;
 esac
