@@ -24,7 +24,7 @@ static bool
 record(struct journal *j, long long n, const char *type)
 {
 	struct journal_text data;
-	char run[128], json[2048];
+	char run[128], json[8192];
 
 	if (journal_sql(j,
 		"SELECT run, json_object('id', id, 'step', step, 'call', call, "

@@ -197,8 +197,8 @@ end
 
 -- A full disk shows in many ways; the reason comes first in the message.
 local function name_full_disk(run, err, output)
-  local text = err.message .. output
-  if run.spec and (text:find("No space left on device", 1, true) or text:find("enough free space", 1, true)) then
+  local text = (err.message .. output):lower()
+  if run.spec and (text:find("no space left on device", 1, true) or text:find("enough free space", 1, true)) then
     err.message = ("the disk of %s is full: %s"):format(run.spec.url, err.message)
   end
 end

@@ -21,7 +21,7 @@ function outbox.fingerprint(journal, secret)
 end
 
 local function one_line(text)
-  return (text:gsub("%c+", " "):sub(1, 200))
+  return util.cut(text:gsub("%c+", " "), 200)
 end
 
 -- What an answer means: sent, refused (it is told, and not tried again), or open (it
@@ -29,7 +29,7 @@ end
 local function judge(answer, err)
   if not answer then return { status = "open", error = err }, true end
   local code, body = answer.status, answer.body or ""
-  local said = { answered = code, answer = body:sub(1, 4096) }
+  local said = { answered = code, answer = util.cut(body, 4096) }
   if code >= 200 and code < 300 then
     if body == "" or json.decode(body) ~= nil then
       said.status = "sent"

@@ -8,6 +8,8 @@ local display_of = require "lb.display"
 
 local command = {}
 
+local shown = 10 -- so many reports that the Hub did not take are named, the others are counted
+
 local function out(fmt, ...)
   host.write("out", fmt:format(...) .. "\n")
 end
@@ -79,17 +81,21 @@ function words.send(journal, id, cli)
   if fits == 0 then util.raise("key", ("the token is missing: give %s=@FILE"):format(table.concat(names, "=@FILE, or "))) end
   local sent = outbox.empty(journal, by_print, {})
   local open = waiting(journal)
-  local refused = 0
+  local refused, told = 0, 0
+  local function tell(text, row, why)
+    told = told + 1
+    if told <= shown then host.write("err", ("lbrun: the Hub %s '%s' (%s): %s\n"):format(text, row.call, outbox.name(row), why)) end
+  end
   for _, row in ipairs(rows) do
     local now = util.check(journal:outbox_one(row.id))
     if now.status == "refused" then
       refused = refused + 1
-      host.write("err", ("lbrun: the Hub did not take '%s' (%s): %s\n"):format(row.call, outbox.name(row), now.error))
+      tell("did not take", row, now.error)
     elseif now.status == "open" and by_print[row.fingerprint] then
-      host.write("err", ("lbrun: the Hub was not told '%s' (%s): %s\n"):format(row.call, outbox.name(row),
-        now.error or "an older report waits"))
+      tell("was not told", row, now.error or "an older report waits")
     end
   end
+  if told > shown then host.write("err", ("lbrun: and %d more; `lbrun outbox -v` lists them\n"):format(told - shown)) end
   local exit = (refused > 0 or #open > 0) and 3 or 0
   display_of.result(cli.options, ("%d sent, %d refused, %d wait"):format(sent, refused, #open),
     { exit = exit, sent = sent, refused = refused, waiting = #open })

@@ -1,5 +1,6 @@
 -- util.lua: small helpers of the prelude: typed errors, quoting, durations, names.
 -- It does not talk to targets, journal or terminal.
+local host = require "host"
 local json = require "json"
 
 local util = {}
@@ -227,9 +228,17 @@ function util.window(half)
   return w
 end
 
+-- util.cut(text, size) -> text of at most that size. Half a secret would be known to nobody:
+-- it is masked before.
+function util.cut(text, size)
+  if #text <= size then return text end
+  return (host.mask(text):sub(1, size):gsub("[\xC2-\xF4][\x80-\xBF]*$", "")) .. " ..."
+end
+
 function util.last_lines(text, n)
   local lines = {}
   for line in text:gmatch("[^\n]+") do lines[#lines + 1] = line end
+  for i = math.max(1, #lines - n + 1), #lines do lines[i] = util.cut(lines[i], 1000) end
   return table.concat(lines, "\n", math.max(1, #lines - n + 1))
 end
 

@@ -68,10 +68,110 @@ local function compare(self, out)
   return list
 end
 
+-- The job that brings a project up: $dir, $project, $mark, $wait are given, and its files as "$@".
+-- Statuses: 1 Compose failed, 3 not healthy in time, 4 unhealthy; then what was found stands
+-- after the line `found:` of stderr.
+local up_script = [[
+cd "$dir" || exit 2
+begun=$(date +%s)
+all() { docker ps -a --no-trunc --filter label=com.docker.compose.oneoff=False --filter label=com.docker.compose.project="$project" "$@"; }
+had=$(docker volume ls -q) || exit 2
+# Under a temporary name first: a mark that is there but not whole would be believed.
+rm -f "$mark.new"
+for f; do [ -e "$f" ] && echo "sum $f $(sha256sum <"$f" | cut -c1-64)" >>"$mark.new"; done
+ill() {
+  all --format '{{.Names}} {{.State}} {{.Status}}' |
+    grep -Ev ' running Up [^(]*(\(healthy\))?$| created | exited Exited \(0\)'
+}
+# What a container says since we began, else its last words: the first three lines that tell of
+# an error, which in a loop of restarts are the cause, and the last three.
+words() {
+  { docker logs --since "$begun" "$1" 2>&1 | grep . || docker logs --tail 20 "$1" 2>&1; } | awk '
+    { line[NR] = $0 }
+    n < 3 && tolower($0) ~ /error|fatal|panic|exception|fail|denied|refused|cannot|no space|disk/ { n++; show[NR] = 1 }
+    END { for (i = 1; i <= NR; i++) if (i in show || i > NR - 3) print line[i] }'
+}
+# The disk of Docker's data: what a container says of a full one may be anything, or nothing.
+full() {
+  root=$(docker info -f '{{.DockerRootDir}}')
+  set -- $(df -Pk "$root" | tail -n 1)
+  [ "${4:-0}" -lt 65536 ] || printf %s "$said" | grep -Eqi 'no space left|enospc|disk (is )?full|out of disk|err(or|no|code):? 28' || return
+  echo "No space left on device: $((${4:-0} / 1024)) of $((${2:-0} / 1024)) MiB are free in $root"
+}
+# A database whose first start was cut off leaves a directory that its image takes for a whole
+# one ever after. So what a first start made that ended on a full disk, or with a container that
+# does not run, is removed, and the next try begins with nothing. Nothing goes where one volume
+# is older than this job: there may be data in it, and parts of a tool do not go alone.
+forget() {
+  new=$({ docker volume ls -q --filter label=com.docker.compose.project="$project"
+    all -q | xargs -r docker inspect -f '{{range .Mounts}}{{if eq .Type "volume"}}{{println .Name}}{{end}}{{end}}'
+  } | grep . | sort -u)
+  [ -n "$new" ] || return
+  for v in $new; do ! printf '%s\n' "$had" | grep -Fqx -e "$v" || return; done
+  [ -n "$full" ] || ill | grep -Eq '^[^ ]+ (restarting|exited|dead) ' || return
+  new=$(echo $new)
+  if $dc -p "$project" down >/dev/null 2>&1 && docker volume rm $new >/dev/null; then
+    echo "the volumes that this first start had made ($new) were removed: the next try begins with nothing"
+  else
+    echo "the volumes that this first start had made are half filled; before the next try: docker volume rm $new"
+  fi
+}
+gone() {
+  said=$(ill | head -n 4 | while read -r name state status; do echo "$name: $status; it said:"; words "$name"; done)
+  full=$(full)
+  { echo found:; [ -z "$full" ] || echo "$full"; [ -z "$said" ] || printf '%s\n' "$said"; forget; } >&2
+  exit "$1"
+}
+# A container's own test of its health, now: the engine asks it only after an interval.
+well() {
+  name=$1; set --
+  while IFS= read -r word; do set -- "$@" "$word"; done <<EOF
+$(docker inspect -f '{{range .Config.Healthcheck.Test}}{{println .}}{{end}}' "$name")
+EOF
+  [ "$1" = CMD ] && shift && timeout 30 docker exec "$name" "$@" >/dev/null 2>&1
+}
+$dc -p "$project" up -d --remove-orphans || gone 1
+end=$(($(date +%s) + wait)); passed=" "
+while [ "$wait" -gt 0 ]; do
+  waiting=
+  while read -r name status; do
+    case $status in
+    *"health: starting"*)
+      case $passed in *" $name "*) continue ;; esac
+      if well "$name"; then passed="$passed$name "; continue; fi ;;
+    *Restarting*) ;;
+    *) continue ;;
+    esac
+    waiting="$waiting$name $status; "
+  done <<EOF
+$(all --format '{{.Names}} {{.Status}}')
+EOF
+  [ -n "$waiting" ] || break
+  if [ "$(date +%s)" -ge $end ]; then echo "not healthy in time: $waiting" >&2; gone 3; fi
+  sleep 1
+done
+if [ "$wait" -gt 0 ] && all --format '{{.Status}}' | grep -q '(unhealthy)'; then gone 4; fi
+all --format 'service HASH' | sort -u >>"$mark.new"
+chmod 600 "$mark.new" && mv -fT "$mark.new" "$mark"
+]]
+up_script = up_script:gsub("HASH", hash_format)
+
+-- Why a project is not up: the cause first, then what Compose said last, then its containers.
+local function complaint(stderr)
+  local own, found = ("\n" .. stderr):match("^(.*)\nfound:\n(.*)$")
+  if not own then return last_lines(stderr, 5) end
+  local full, rest = found:match("^(No space left on device[^\n]*)\n(.*)$")
+  local parts = {}
+  for _, text in ipairs { full or "", last_lines(own, 3), last_lines(rest or found, 40) } do
+    if text ~= "" then parts[#parts + 1] = text end
+  end
+  return table.concat(parts, "\n")
+end
+
 -- compose.up { project, dir, files?, wait?, may_exit? }: every service of docker-compose.yml
 -- runs, from this very configuration, and none is unhealthy. `files` names what else the
 -- project reads (.env); `wait` is how long containers may take until each passes the test of its
--- health (2m); 0 does not wait.
+-- health (2m); 0 does not wait. A first start that fails half-way leaves no volumes.
 compose.up = resource("compose.up", {
   args = { project = "string", dir = "string", files = "table?", wait = "string|number|nil", may_exit = "table?" },
   check = check,
@@ -87,53 +187,13 @@ compose.up = resource("compose.up", {
   end,
   apply = function(self, ctx)
     local seconds = math.ceil(duration(self.wait or "2m"))
-    ctx.target:job(docker.compose_script .. ([[
-cd %s || exit 1
-project=%s
-# Under a temporary name first: a mark that is there but not whole would be believed.
-rm -f %s.new
-for f in %s; do [ -e "$f" ] && echo "sum $f $(sha256sum <"$f" | cut -c1-64)" >>%s.new; done
-# Of each container that is not well: what it says itself.
-ill() {
-  %s"$project" --format '{{.Names}} {{.State}} {{.Status}}' | grep -Ev ' running Up [^(]*(\(healthy\))?$| created ' |
-    while read -r name state status; do
-      echo "$name: $status; its last lines:"
-      docker logs --tail 4 "$name" 2>&1
-    done >&2
-}
-# A container's own test of its health, now: the engine asks it only after an interval.
-well() {
-  name=$1; set --
-  while IFS= read -r word; do set -- "$@" "$word"; done <<EOF
-$(docker inspect -f '{{range .Config.Healthcheck.Test}}{{println .}}{{end}}' "$name")
-EOF
-  [ "$1" = CMD ] && shift && timeout 30 docker exec "$name" "$@" >/dev/null 2>&1
-}
-$dc -p "$project" up -d --remove-orphans || { ill; exit 1; }
-wait=%d; end=$(($(date +%%s) + wait)); passed=" "
-while [ $wait -gt 0 ]; do
-  waiting=
-  while read -r name status; do
-    case $status in
-    *"health: starting"*)
-      case $passed in *" $name "*) continue ;; esac
-      if well "$name"; then passed="$passed$name "; continue; fi ;;
-    *Restarting*) ;;
-    *) continue ;;
-    esac
-    waiting="$waiting$name $status; "
-  done <<EOF
-$(%s"$project" --format '{{.Names}} {{.Status}}')
-EOF
-  [ -n "$waiting" ] || break
-  if [ $(date +%%s) -ge $end ]; then echo "not healthy in time: $waiting" >&2; ill; exit 3; fi
-  sleep 1
-done
-if [ $wait -gt 0 ] && %s"$project" --format '{{.Status}}' | grep -q '(unhealthy)'; then ill; exit 4; fi
-%s"$project" --format 'service %s' | sort -u >>%s.new
-chmod 600 %s.new && mv -fT %s.new %s
-]]):format(quote(self.dir), quote(self.project), mark, argv(files_of(self)), mark, ps, seconds, ps, ps, ps, hash_format, mark, mark,
-      mark, mark), { name = "up", timeout = seconds + 1800 })
+    local given = ("dir=%s project=%s mark=%s wait=%d; set -- %s\n"):format(quote(self.dir), quote(self.project), mark, seconds,
+      argv(files_of(self)))
+    local result = ctx.target:job(docker.compose_script .. given .. up_script,
+      { name = "up", timeout = seconds + 1800, ok = { 0, 1, 3, 4 } })
+    if result.status ~= 0 then
+      fail("command", ("%s: its up ended with status %d: %s"):format(ctx.effect, result.status, complaint(result.stderr)))
+    end
   end,
   undo = function(self, ctx, old)
     if old.up then
