@@ -190,3 +190,132 @@ describe("lbrun outbox #unit", function()
     assert.same({}, canary.find(text, { token = token }))
   end)
 end)
+
+describe("the outbox's bounds #unit", function()
+  local home, hub, path
+  before_each(function()
+    home = support.home()
+    hub = hubs.new(home.dir .. "/hub", "token-of-this-spec-12345").start()
+    path = home.runbook("told", [[return runbook { name = "told", summary = "x", params = { hub_url = param.string {},
+      n = param.integer { default = 1 }, bytes = param.integer { default = 1 }, runner_token = param.secret {} }, steps = function(p)
+        local list = {}
+        for i = 1, p.n do list[i] = step { name = "r" .. i, class = "pure", resources = {
+          hub.reported { call = "job", args = { job_id = "j-" .. i }, fields = { status = "COMPLETED", message = ("x"):rep(p.bytes) } } } } end
+        return list
+      end }]])
+  end)
+  after_each(function()
+    hub.stop()
+    home.remove()
+  end)
+  local function told(more)
+    return home.json(("%s --json hub_url=%s runner_token=@%s %s"):format(path, hub.url, hub.token_file, more or ""))
+  end
+  local function send(more) return home.json(("outbox send --json runner_token=@%s %s"):format(hub.token_file, more or "")) end
+
+  it("let a thousand reports wait: a silent Hub is asked once, a run sends twenty of them, and `send` all, in their order", function()
+    hub.stop()
+    assert.equal(3, told().exit)
+    local j = assert(journal.open(home.dir .. "/state/lbrun/journal.db"))
+    local first = j:outbox { status = "open" }[1]
+    for i = 2, 1000 do
+      assert(j:outbox_add { id = ("%032x"):format(i), run = first.run, step = first.step, call = "job", method = "PATCH", url = first.url,
+        path = "/api/v1/jobs/long", body = ('{"progress":%d,"status":"RUNNING"}'):format(i), token = first.token,
+        fingerprint = first.fingerprint })
+    end
+    local silent = send()
+    assert.equal(3, silent.exit)
+    assert.equal(1000, silent.last.waiting)
+    local _, lines = silent.err:gsub("\n", "")
+    assert.is_true(lines <= 11, silent.err)
+    assert.matches("and 990 more", silent.err)
+    local attempts = 0
+    for _, row in ipairs(j:outbox { status = "open" }) do attempts = attempts + row.attempts end
+    assert.equal(2, attempts)
+    j:close()
+    hub.start()
+    -- A report of its own first, then a share of what waits: a run does not work off the past of others.
+    local r = told "n=2"
+    assert.equal(0, r.exit, r.err)
+    local requests = #hub.requests()
+    assert.is_true(requests <= 23, requests .. " requests")
+    assert.equal(0, send().exit)
+    local order, count = 0, 0
+    for _, one in ipairs(hub.requests()) do
+      assert.is_true(one.effective)
+      if one.path == "/api/v1/jobs/long" then
+        assert.is_true(one.body.progress > order)
+        order, count = one.body.progress, count + 1
+      end
+    end
+    assert.equal(999, count)
+  end)
+
+  it("keep a report of five million bytes whole; one that the Hub finds too large is a warning, once (3)", function()
+    assert.equal(0, told("bytes=5000000").exit)
+    assert.equal(5000000, #hub.requests()[1].body.message)
+    hub.fault { kind = "status", status = 413 }
+    local r = told "bytes=5000000"
+    assert.equal(3, r.exit)
+    assert.equal(1, #r.last.warnings)
+    assert.matches("did not take 'job' .-answered 413.-not sent again", r.last.warnings[1])
+    assert.is_true(#r.last.warnings[1] < 2000)
+    assert.equal(2, #hub.requests())
+    assert.equal(0, send().last.sent)
+    assert.equal(2, #hub.requests())
+  end)
+
+  it("cut what a failed command printed, and what the Hub said, after its secrets were masked", function()
+    local canary = require "support.canary"
+    local file = home.runbook("loud", [[return runbook { name = "loud", summary = "x", params = { hub_url = param.string {},
+      runner_token = param.secret {}, bytes = param.integer {} },
+      steps = function(p) return { step { name = "r", class = "pure", apply = function(ctx)
+        ctx.target:run { "sh", "-c", "head -c " .. p.bytes .. " /dev/zero | tr '\\0' x >&2; cat >&2; exit 1", stdin = ctx.secret "runner_token" }
+      end } } end,
+      on_failure = function(ctx, why) hub.report(ctx, { call = "job", args = { job_id = "j" }, fields = { status = "FAILED",
+        message = why.message } }) end }]])
+    for _, bytes in ipairs { 985, 5000000 } do
+      local r = home.run(("%s -t local: --allow-local-root hub_url=%s runner_token=@%s bytes=%d"):format(file, hub.url, hub.token_file, bytes))
+      assert.is_true(r.exit == 5 or r.exit == 6, r.err)
+      assert.is_true(#r.err < 3000, #r.err .. " bytes of stderr")
+      assert.is_nil((r.err .. support.slurp(hub.dir .. "/requests.jsonl")):find("token-of", 1, true))
+    end
+    assert.is_true(#hub.requests()[2].body.message < 1300)
+    assert.same({}, canary.find(support.sh(("cat %s/state/lbrun/journal.db*"):format(home.dir)), { token = "token-of-this-spec-12345" }))
+  end)
+
+  it("take a reason of any length and script", function()
+    hub.stop()
+    assert.equal(3, told().exit)
+    local id = home.run("outbox").out:match "^(%x+)"
+    local r = home.run { "outbox", "drop", id, "--reason", ("𝄞\"\\"):rep(3000) }
+    assert.equal(0, r.exit, r.err)
+    assert.equal(0, home.run("verify-journal").exit)
+  end)
+
+  it("are those of the disk: with a full one nothing is sent (13), and with room again each report once", function()
+    if not support.root then return pending "a mount of its own needs root" end
+    local state = home.dir .. "/tmpfs"
+    support.sh("mkdir " .. state)
+    hub.fault { kind = "status", status = 503, times = 2 }
+    support.spit(home.dir .. "/inside.sh", ([[
+mount -t tmpfs -o size=4m tmpfs %s
+lb="%s --journal %s/journal.db"
+$lb %s n=2 hub_url=%s runner_token=@%s >%s/1.out 2>%s/1.err; echo "run $?"
+wc -l <%s/requests.jsonl
+dd if=/dev/zero of=%s/filler bs=4k 2>/dev/null
+$lb outbox send runner_token=@%s 2>%s/2.err; echo "full $?"
+wc -l <%s/requests.jsonl
+rm %s/filler
+$lb outbox send runner_token=@%s; echo "room $?"
+$lb verify-journal >/dev/null; echo "verify $?"
+]]):format(state, support.binary, state, path, hub.url, hub.token_file, home.dir, home.dir, hub.dir, state, hub.token_file, home.dir,
+      hub.dir, state, hub.token_file))
+    local text = support.sh(("unshare -m env HOME=%s XDG_STATE_HOME=%s/state sh %s/inside.sh"):format(home.dir, home.dir, home.dir))
+    assert.equal("run 3\n2\nfull 13\n2\n2 sent, 0 refused, 0 wait\nroom 0\nverify 0\n", text)
+    assert.matches("no space left", support.slurp(home.dir .. "/2.err"))
+    local taken = 0
+    for _, one in ipairs(hub.requests()) do taken = taken + (one.effective and 1 or 0) end
+    assert.equal(2, taken)
+  end)
+end)

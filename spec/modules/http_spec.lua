@@ -173,6 +173,22 @@ describe("http.request #unit", function()
       assert.equal("connect", code(http.request { url = "http://any.test/", unix_socket = dir .. "/none" }))
     end)
 
+    it("to what listens on a server's loopback, over ssh, by a socket that is its owner's alone", function()
+      local target = require "lb.target"
+      local far <close> = setmetatable({ server = ssh.start() }, { __close = function(self) self.server:stop() end })
+      local conn = assert(target.connect(target.parse(("ssh://%s@127.0.0.1:%d"):format(far.server.user, far.server.port)),
+        { identities = { far.server.key }, accept_new = true }))
+      local socket = conn:view(false):forward("127.0.0.1", ports.plain)
+      local folder = socket:match "^(.*)/"
+      assert.same({ "0700", "0600" }, { host.stat(folder).mode, host.stat(socket).mode })
+      local r = assert(http.request { url = "http://health.test/echo", unix_socket = socket })
+      assert.same({ 200, { "health.test" } }, { r.status, json.decode(r.body).headers.host })
+      local nobody = conn:view(false):forward("127.0.0.1", 1)
+      assert.equal("aborted", code(http.request { url = "http://health.test/", unix_socket = nobody, timeout = 10 }))
+      conn:close()
+      assert.is_nil(host.stat(folder))
+    end)
+
     it("to the address given for a host, whose name is still verified", function()
       local key = "site.test:" .. ports.good
       local opts = { url = "https://" .. key .. "/echo", ca_file = dir .. "/ca.pem", resolve = { [key] = "127.0.0.1" } }
