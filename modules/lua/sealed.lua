@@ -141,6 +141,16 @@ sealed.admin_pair = resource("sealed.admin_pair", {
   apply = function(self, ctx) sealed.make_pair(ctx, "admin", sealed.recipients(ctx, self.recipients)) end,
 })
 
+-- The pairs of an opened copy that the server lacks: { name, key, public }.
+local function lacking(ctx, plain)
+  local list = {}
+  for _, name in ipairs(pair_names) do
+    local key, public = plain["SEALED_" .. name:upper() .. "_KEY"], plain["SEALED_" .. name:upper() .. "_PUBLIC"]
+    if key and public and not ctx.target:exists(public_path(name)) then list[#list + 1] = { name = name, key = key, public = public } end
+  end
+  return list
+end
+
 -- sealed.opened { path, key }: what the sealed copy at `path` on the server holds is in the
 -- store; `key` names the secret that opens it. A store that has another value for
 -- something is another server's, and left as it is. Done where the secret was not given.
@@ -149,6 +159,10 @@ sealed.opened = resource("sealed.opened", {
   id = function(self) return self.path end,
   probe = function(self, ctx)
     if ctx.state_get("opened " .. self.path) or not pcall(ctx.secret, self.key) then return done() end
+    local held, plain = ctx.secrets_sealed(self.path, ctx.secret(self.key))
+    local all, same = ctx.secrets_of(credentials.path) or {}, #lacking(ctx, plain) == 0
+    for key, secret in pairs(held) do same = same and all[key] and crypto.equal(all[key], secret) end
+    if same then return done() end
     return pending(("take the credentials from %s"):format(self.path))
   end,
   apply = function(self, ctx)
@@ -162,13 +176,10 @@ sealed.opened = resource("sealed.opened", {
       if not all[key] then all[key], changed = held[key], true end
     end
     if changed then credentials.write(ctx, all) end
-    for _, name in ipairs(pair_names) do
-      local key, public = plain["SEALED_" .. name:upper() .. "_KEY"], plain["SEALED_" .. name:upper() .. "_PUBLIC"]
-      if key and public and not ctx.target:exists(public_path(name)) then
-        ctx.target:run(("umask 077; mkdir -p %s"):format(pairs_dir))
-        ctx.target:put(private_path(name), crypto.unbase64(key), root_only)
-        ctx.target:put(public_path(name), public, root_only)
-      end
+    for _, pair in ipairs(lacking(ctx, plain)) do
+      ctx.target:run(("umask 077; mkdir -p %s"):format(pairs_dir))
+      ctx.target:put(private_path(pair.name), crypto.unbase64(pair.key), root_only)
+      ctx.target:put(public_path(pair.name), pair.public, root_only)
     end
     ctx.state_set("opened " .. self.path, true)
   end,
