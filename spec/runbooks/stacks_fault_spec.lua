@@ -1,6 +1,6 @@
 -- stacks_fault_spec.lua: what goes wrong in step 9: lbrun is killed inside each effect of each
--- stack; an image is missing, a port is taken, a container never becomes healthy. The tool is
--- named, the others stay up, resume goes on from there.
+-- stack; an image is missing, a port is taken, a container never becomes healthy, the disk is
+-- full. The tool is named, the others stay up, resume goes on from there.
 -- Ghost, Uptime Kuma and MySQL are stand-ins. Steps 1 to 8 are not run here.
 local json = require "json"
 local support = require "support.lbrun"
@@ -23,7 +23,7 @@ describe("step 9 #vps #slow", function()
   setup(function()
     seed = tonumber(os.getenv "LBRUN_SPEC_SEED") or os.time()
     math.randomseed(seed)
-    server = vps.up("stacks-fault", { docker = true })
+    server = vps.up("stacks-fault", { docker = true, disk = "3G" })
     local _, status, err = vps.call({ "images", "stacks-fault", table.unpack(provision.images_of { "ghost", "uptime-kuma" }) },
       { home = server.home })
     assert.equal(0, status, err)
@@ -72,6 +72,30 @@ describe("step 9 #vps #slow", function()
     assert.equal(5, r.exit, r.err)
     assert.matches("MiB .*%% of the memory of .*more than 90 %%; nothing was changed", r.last.message)
     assert.equal("", inside "ls -d /opt/letsbe /var/lib/lbrun/lock 2>/dev/null; docker ps -aq")
+  end)
+
+  it("warns before a change when the tools take more than 75 % of the memory, and goes on (3)", function()
+    local tools, catalog = { "ghost", "nextcloud", "uptime-kuma" }, env.catalog
+    for _, id in ipairs { "odoo", "chatwoot", "keycloak", "gitea", "vikunja", "umami" } do
+      local more = table.move(tools, 1, #tools, 1, {})
+      more[#more + 1] = id
+      if catalog.sum(tools, "lite").verdict == "fits" and catalog.sum(more, "lite").verdict ~= "refused" then tools = more end
+    end
+    assert.equal("tight", catalog.sum(tools, "lite").verdict)
+    inside(("sed 's/^MemTotal:.*/MemTotal: %d kB/' /proc/meminfo >/run/meminfo && mount --bind /run/meminfo /proc/meminfo"):format(
+      catalog.tiers.lite.memory >> 10))
+    local r = home.json(provision.args(server, { more = "--json --tags nginx tools=" .. table.concat(tools, ",") }))
+    inside "umount /proc/meminfo"
+    assert.equal(3, r.exit, r.err)
+    assert.equal("done", r.last.status)
+    assert.matches("need %d+ MiB .-, %d+ %% of the memory of tier lite\n.*%% of the memory of this server",
+      table.concat(r.last.warnings, "\n"))
+    local warned
+    for _, line in ipairs(r.lines) do
+      if line.type == "warning" and line.text:find("of the memory of tier lite", 1, true) then warned = true end
+      assert(line.type ~= "effect.begin" or warned, "a change came before the warning")
+    end
+    assert.equal("letsbe-nginx\n", inside "docker ps --format '{{.Names}}'")
   end)
 
   it("goes on from a kill inside each effect of each stack; none happens twice", function()
@@ -148,5 +172,48 @@ describe("step 9 #vps #slow", function()
     inside(("docker rm -f uptime-kuma; docker tag kept:1 %s; docker rmi kept:1"):format(image))
     goes_on(r, "stacks/uptime-kuma")
     assert.equal(ghost, since "ghost")
+  end)
+
+  -- Leaves that many MiB free.
+  local function fill(free)
+    inside(("a=$(df --output=avail -k / | tail -1); fallocate -l $((a - %d * 1024))K /filler"):format(free))
+  end
+  local function volumes() return inside "cd /var/lib/docker/volumes && stat -c '%n %i %W' ghost-content ghost-db" end
+  local function sql(text)
+    return (server:exec([[docker exec -i ghost-db sh -c 'MYSQL_PWD="$MYSQL_PASSWORD" mysql -N -B -h 127.0.0.1 -u ghost ghost']],
+      { stdin = text }))
+  end
+
+  it("names the tool whose first start finds the disk full, and takes nothing half made for a database", function()
+    local kuma = since "uptime-kuma"
+    inside "cd /opt/letsbe/stacks/ghost && docker rm -f ghost ghost-db && docker volume rm ghost-db ghost-content && rm .lbrun-up"
+    fill(60)
+    local r = home.json(words())
+    failed(r, "stacks/ghost", "the disk of " .. server.url:gsub("%p", "%%%0") .. " is full: compose.up%(ghost%)",
+      "No space left on device: %d+ of %d+ MiB are free in /var/lib/docker\n", "\nghost%-db: ", "InnoDB",
+      "%(ghost%-content ghost%-db%) were removed")
+    assert.equal("uptime-kuma-data\n", inside "docker volume ls -q")
+    assert.equal(kuma, since "uptime-kuma")
+    inside "rm /filler"
+    goes_on(r, "stacks/ghost")
+    assert.equal(kuma, since "uptime-kuma")
+    assert.equal("first\n", sql "SELECT body FROM entries;")
+  end)
+
+  it("leaves the volumes of a tool that had been up, when it finds the disk full later", function()
+    local kuma, had = since "uptime-kuma", volumes()
+    sql "INSERT INTO entries VALUES ('kept');"
+    -- Its temporary tablespace is made anew at each start.
+    inside "docker rm -f ghost ghost-db && rm /var/lib/docker/volumes/ghost-db/_data/ibtmp1"
+    fill(6)
+    local r = home.json(words())
+    failed(r, "stacks/ghost", "is full: compose.up%(ghost%)", "\nghost%-db: ")
+    assert.is_nil(r.last.message:find("removed", 1, true))
+    assert.equal(had, volumes())
+    inside "rm /filler"
+    goes_on(r, "stacks/ghost")
+    assert.equal(had, volumes())
+    assert.equal("first\nkept\n", sql "SELECT body FROM entries;")
+    assert.equal(kuma, since "uptime-kuma")
   end)
 end)
