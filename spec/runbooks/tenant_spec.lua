@@ -1,6 +1,8 @@
 -- tenant_spec.lua: a bare Debian 12 becomes a tenant with three tools, each with its database,
--- its site and its credentials, and the agents' platform; verified, and told to the Hub. Their images are stand-ins (spec/sandbox/README.md); the
--- compose files are those of production.
+-- its site and its credentials, and the agents' platform; verified, and told to the Hub, which is
+-- silent at first; then another bare server gets the same credentials from their sealed copy.
+-- Images and the Hub are stand-ins (spec/sandbox/README.md); the compose files are production's.
+local host = require "host"
 local json = require "json"
 local support = require "support.lbrun"
 local vps = require "support.vps"
@@ -41,6 +43,7 @@ describe("a tenant with three tools #vps #slow", function()
     -- The Hub's stand-in listens where the server can reach it too, on the bridge.
     h = hub.new(home.dir .. "/hub", "canary+Token/of=the-runner", (server.address:gsub("%d+$", "1")))
     h.start()
+    h.stop()
     args = provision.args(server, { more = ("--json tools=%s hub_url=%s job_id=job-7 runner_token=@%s"):format(
       table.concat(tools, ","), h.url, h.token_file) })
   end)
@@ -69,21 +72,70 @@ describe("a tenant with three tools #vps #slow", function()
       name, name, path or "/"))
   end
 
-  it("comes up from bare, every container of it healthy", function()
+  local function all_well()
+    local seen = states()
+    for _, name in ipairs(containers) do
+      assert(well(name, seen[name]), name .. ": " .. json.encode(seen[name] or "no container"))
+    end
+  end
+  -- Over TCP, where each database asks for its password.
+  local function ask_mysql(password)
+    return server:exec([[read -r MYSQL_PWD; export MYSQL_PWD
+docker exec -e MYSQL_PWD ghost-db mysql -N -B -h 127.0.0.1 -u ghost -e 'SELECT 1']], { stdin = password .. "\n" })
+  end
+  local function ask_postgres(password)
+    return server:exec([[read -r PGPASSWORD; export PGPASSWORD
+docker exec -e PGPASSWORD nextcloud-db psql -X -A -t -h 127.0.0.1 -U nextcloud -d nextcloud -c 'SELECT 1']], { stdin = password .. "\n" })
+  end
+
+  it("comes up from bare while the Hub refuses each connection (3), every container of it healthy", function()
     local lines = {}
     for name, value in pairs(planted) do lines[#lines + 1] = name .. "=" .. env_line(value) end
     inside "mkdir -p -m 0755 /opt/letsbe && mkdir -m 0700 /opt/letsbe/env"
     server:exec("umask 077; cat >/opt/letsbe/env/credentials.env", { stdin = table.concat(lines, "\n") .. "\n" })
     run = home.json(args)
-    assert(provision.fine(run))
-    local seen = states()
-    for _, name in ipairs(containers) do
-      assert(well(name, seen[name]), name .. ": " .. json.encode(seen[name] or "no container"))
+    assert.equal(3, run.exit, run.err)
+    assert.equal("done", run.last.status)
+    local of_hub = {}
+    for _, text in ipairs(run.last.warnings) do
+      local what = text:match "^the Hub was not told '(%a+)'" or text:match "^the Hub at %S+ did not take (%a+ %a+)"
+      assert(what or text:find("smaller than its tier", 1, true), text)
+      of_hub[#of_hub + 1] = what
     end
+    table.sort(of_hub)
+    assert.same({ "its key", "job", "registration", "the registration" }, of_hub)
+    all_well()
     store = inside "cat /opt/letsbe/env/credentials.env"
     assert.equal("600 root root\n700 root root\n", inside "cd /opt/letsbe && stat -c '%a %U %G' env/credentials.env env")
     assert.equal("5 600\n", inside "cd /opt/letsbe/stacks && stat -c %a */.env | uniq -c | sed 's/^ *//'")
+  end)
+
+  it("tells the Hub later by `lbrun outbox send`, each report once", function()
+    must_be_up()
+    h.start()
+    local send = "outbox send --json runner_token=@" .. h.token_file
+    local sent = home.json(send)
+    assert.equal(0, sent.exit, sent.err)
+    assert.same({ 2, 0, 0 }, { sent.last.sent, sent.last.refused, sent.last.waiting })
+    assert.same({ 0, 0 }, { home.json(send).exit, home.json(send).last.sent })
+    assert.equal(2, #h.requests())
     assert.same({ ['{"status":"COMPLETED"}'] = 1 }, h.taken "/api/v1/jobs/job-7")
+    local registered = h.taken "/api/v1/tenants/acme/registration"
+    local body, count = next(registered)
+    local said = json.decode(body)
+    table.sort(said.tools)
+    assert.same({ "acme.example", tools, 1 }, { said.domain, said.tools, count })
+    assert.is_nil(next(registered, body))
+    -- What waits in no outbox, the next run does: the Hub's key, and the server's own registration.
+    local again = home.json(args)
+    assert(provision.fine(again))
+    assert.equal(2, again.last.changed, again.out)
+    -- That the server registered is proven by the Hub's own answer to it, in the journal.
+    local key
+    for _, one in ipairs(h.requests()) do
+      if one.path:find("/registration$") then key = one.key end
+    end
+    assert.matches('"registration".-"accepted":"' .. key .. '"', home.run("log --json " .. again.last.run).out)
   end)
 
   it("answers each name over HTTPS with the tool that it is, and 301 on port 80", function()
@@ -138,11 +190,11 @@ describe("a tenant with three tools #vps #slow", function()
         assert.equal(planted[name] .. "\n", inside(("docker exec %s printenv %s"):format(place[1], place[2])), name)
       end
     end
-    -- They are what lets in, over TCP, where each database asks for its password.
-    assert.equal("1\n", server:exec([[read -r MYSQL_PWD; export MYSQL_PWD
-docker exec -e MYSQL_PWD ghost-db mysql -N -B -h 127.0.0.1 -u ghost -e 'SELECT 1']], { stdin = planted.GHOST_DB_PASSWORD .. "\n" }))
-    local _, refused = server:exec "docker exec -e MYSQL_PWD=other ghost-db mysql -N -B -h 127.0.0.1 -u ghost -e 'SELECT 1'"
-    assert.equal(1, refused)
+    -- They are what lets in.
+    assert.equal("1\n", (ask_mysql(planted.GHOST_DB_PASSWORD)))
+    assert.equal("1\n", (ask_postgres(planted.NEXTCLOUD_DB_PASSWORD)))
+    assert.equal("", (ask_mysql "other"))
+    assert.equal("", (ask_postgres "other"))
   end)
 
   it("is found as it should be by a second run: zero changes, no secret made anew", function()
@@ -216,6 +268,39 @@ docker exec -e MYSQL_PWD ghost-db mysql -N -B -h 127.0.0.1 -u ghost -e 'SELECT 1
     end
     assert(not missing, tostring(missing))
     local again = home.json(args)
+    assert(provision.fine(again))
+    assert.equal(0, again.last.changed, again.out)
+  end)
+
+  it("comes back on another bare server from the sealed copy: nothing is minted anew, the old passwords let in", function()
+    must_be_up()
+    local copy, public = inside "cat /opt/letsbe/env/credentials.enc", inside "cat /opt/letsbe/env/keys/*.pub"
+    server:reimage()
+    server:exec("umask 077; cat >/root/copy.enc", { stdin = copy })
+    local there <close> = setmetatable(support.home(), { __close = function(self) self.remove() end })
+    support.sh(("install -m 600 /dev/null %s/recovery"):format(there.dir))
+    support.spit(there.dir .. "/recovery", host.reveal(provision.recovery.identity) .. "\n")
+    local words = ("%s restore=true sealed_copy=/root/copy.enc recovery_key=@%s/recovery"):format(args, there.dir)
+    local told = #h.requests()
+    local r = there.json(words)
+    assert(provision.fine(r))
+    -- This time the Hub was there: verified, and told so.
+    local last = h.requests()[#h.requests()]
+    assert.same({ "/api/v1/jobs/job-7", { status = "COMPLETED" }, true }, { last.path, last.body, last.effective })
+    assert.equal(told + 2, #h.requests())
+    assert.equal(store, inside "cat /opt/letsbe/env/credentials.env")
+    assert.equal(public, inside "cat /opt/letsbe/env/keys/*.pub")
+    all_well()
+    assert.equal("1\n", (ask_mysql(planted.GHOST_DB_PASSWORD)))
+    assert.equal("1\n", (ask_postgres(planted.NEXTCLOUD_DB_PASSWORD)))
+    inside "sed -n '/BEGIN CERT/,/END CERT/p' /opt/letsbe/nginx/conf/fallback.pem >/root/ca.pem"
+    -- The volumes wait for a backup: no tool is set up for the first time, no old row is there.
+    assert.matches('"entries":%["first"%]', fetch "blog.acme.example")
+    local calls = inside "cat /var/lib/docker/volumes/openclaw-home/_data/calls.jsonl"
+    assert.equal(1, select(2, calls:gsub('"script": "setup', "")), calls)
+    local found = canary.find(r.out .. r.err, { password = planted.NEXTCLOUD_DB_PASSWORD, identity = host.reveal(provision.recovery.identity) })
+    assert.same({}, found)
+    local again = there.json(words)
     assert(provision.fine(again))
     assert.equal(0, again.last.changed, again.out)
   end)
