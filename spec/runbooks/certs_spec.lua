@@ -110,6 +110,7 @@ describe("certificates #vps #slow", function()
     local seen = trusted "acme.example"
     assert.matches("^http/%S+ 200", seen)
     assert.matches("strict%-transport%-security: max%-age=", seen)
+    assert.matches("mailto:ssl@acme.example", server:exec "cat /var/log/letsencrypt/letsencrypt.log*", 1, true)
     assert.equal("", visit(tool, ca.root))
     assert.matches("^HTTP/%S+ [23]", visit(tool))
     assert.is_nil(visit(tool):lower():find("strict-transport-security", 1, true))

@@ -137,6 +137,15 @@ describe("step 10 #vps #slow", function()
     server:exec "docker start letsbe-nginx; rm /opt/letsbe/config.json; docker rename other letsbe-secrets-proxy"
   end)
 
+  it("is verified with 11 for a container that is up and unhealthy", function()
+    server:exec(("docker rename uptime-kuma other; docker run -d --name uptime-kuma --health-cmd false --health-interval 1s --health-retries 1 %s; "
+      .. "for i in $(seq 60); do docker ps | grep -q '(unhealthy)' && break; sleep 1; done"):format(vps.nginx))
+    local r = go "verify"
+    server:exec "docker rm -f uptime-kuma; docker rename other uptime-kuma"
+    assert.equal(11, r.exit, r.err)
+    assert.matches("^verification failed: container uptime%-kuma: Up [^;]*%(unhealthy%)[^;]*$", r.last.message)
+  end)
+
   it("is verified with 11 when nginx shows another certificate than the server's own", function()
     server:exec("cd /opt/letsbe/nginx/conf && cp fallback.pem /root/ && openssl req -x509 -newkey ed25519 -nodes -days 9 -subj /CN=acme.example "
       .. "-keyout /root/k.pem -out /root/c.pem 2>/dev/null && cat /root/c.pem /root/k.pem >fallback.pem")
