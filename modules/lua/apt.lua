@@ -13,6 +13,7 @@ local prepare = [[
 umask 022
 DEBIAN_FRONTEND=noninteractive; NEEDRESTART_MODE=a; APT_LISTCHANGES_FRONTEND=none; UCF_FORCE_CONFFOLD=1
 export DEBIAN_FRONTEND NEEDRESTART_MODE APT_LISTCHANGES_FRONTEND UCF_FORCE_CONFFOLD
+lb_mark=
 lb_locked() { grep -Eq 'Could not get lock|is locked by another process|Unable to lock'; }
 lb_retry() {
   lb_i=0
@@ -36,10 +37,10 @@ fi
 # A disk that was full, or a power cut, leaves packages whose dependencies never came: apt
 # refuses then, and is asked about it only then.
 lb_apt() {
-  apt-get ]] .. options .. [[ "$@" && return
+  apt-get ]] .. options .. [[ $lb_mark "$@" && return
   apt-get -q -o Debug::NoLocking=1 check >/dev/null 2>&1 && return 100
   echo "completing packages that lack their dependencies"
-  apt-get ]] .. options .. [[ --fix-broken install && apt-get ]] .. options .. [[ "$@"
+  apt-get ]] .. options .. [[ $lb_mark --fix-broken install && apt-get ]] .. options .. [[ $lb_mark "$@"
 }
 ]]
 apt.prepare = prepare
@@ -176,53 +177,65 @@ local function recommends(self)
   return self.recommends and " --install-recommends " or " --no-install-recommends "
 end
 
+local function name_of(self)
+  return self.label or (#self > 4 and ("%s and %d more"):format(self[1], #self - 1)) or table.concat(self, ", ")
+end
+
+-- By this option apt's own history tells later which packages came with an effect, the
+-- needed ones among them: to have apt say so before it begins takes seconds.
+local function mark_of(self, ctx)
+  return "lbrun::Effect=" .. ("%s/%s/%s"):format(ctx.run, ctx.step, name_of(self)):gsub("[^%w/.-]", "_")
+end
+
+-- What an effect of apt.installed has brought: what it asked for and did not find, and what
+-- came with that.
+local function installed_by(ctx, before)
+  local text = ctx.target:run(([[
+for f in /var/log/apt/history.log /var/log/apt/history.log.*; do [ ! -e "$f" ] || zcat -f "$f"; done |
+  awk -v mark=%s '$1 == "Start-Date:" { ours = 0 } $1 == "Commandline:" { ours = index($0 " ", " " mark " ") } ours && $1 == "Install:"'
+]]):format(quote(before.mark))).stdout
+  local list, seen = {}, {}
+  local function add(name)
+    if not seen[name] then list[#list + 1] = name end
+    seen[name] = true
+  end
+  for _, name in ipairs(before.asked) do add(name) end
+  for name in text:gmatch(" ([a-z0-9][a-z0-9+.-]*):%w+ %(") do add(name) end
+  return list
+end
+
 -- apt.installed { NAME..., recommends? }: installed, in any version. Instead of names,
 -- packages = function(facts) may give the list for the release that is found.
 apt.installed = resource("apt.installed", {
   args = { recommends = "boolean?", packages = "function?", label = "string?" },
   list = true,
   check = check_names,
-  id = function(self)
-    return self.label or (#self > 4 and ("%s and %d more"):format(self[1], #self - 1)) or table.concat(self, ", ")
-  end,
+  id = name_of,
   probe = function(self, ctx)
     local list = missing(ctx, names_of(self, ctx))
     if #list == 0 then return done() end
     return pending("install " .. table.concat(list, ", "))
   end,
   before = function(self, ctx)
-    local list = missing(ctx, names_of(self, ctx))
-    -- Asked and answered with no: half the time of a simulation, which plays every step.
-    local out = ctx.target:run("LC_ALL=C apt-get --assume-no -o Debug::NoLocking=1" .. recommends(self) .. "install " ..
-      argv(list) .. " 2>/dev/null; true", { timeout = 120 }).stdout
-    local new, seen = {}, {}
-    for name in (out:match("\nThe following NEW packages will be installed:\n([^\n]+.-)\n%S") or ""):gmatch("%S+") do
-      new[#new + 1] = name
-      seen[name] = true
-    end
-    for _, name in ipairs(list) do
-      if not seen[name] then new[#new + 1] = name end
-    end
-    return { new = json.array(new) }
+    return { asked = json.array(missing(ctx, names_of(self, ctx))), mark = mark_of(self, ctx) }
   end,
   apply = function(self, ctx)
     local list = missing(ctx, names_of(self, ctx))
     if #list == 0 then return end
     local install = "lb_apt" .. recommends(self) .. "install " .. argv(list)
     -- Lists that are a few hours old may name versions that the mirror has dropped since.
-    ctx.target:job(prepare .. install .. " || { echo 'once more with fresh package lists'; lb_update && " ..
-      install .. "; }", { name = "install", timeout = "60m" })
+    ctx.target:job(prepare .. "lb_mark='-o " .. mark_of(self, ctx) .. "'\n" .. install ..
+      " || { echo 'once more with fresh package lists'; lb_update && " .. install .. "; }", { name = "install", timeout = "60m" })
   end,
   undo = function(_, ctx, before)
-    local list = {}
-    local gone = {}
-    for _, name in ipairs(missing(ctx, before.new)) do gone[name] = true end
-    for _, name in ipairs(before.new) do
+    local came = installed_by(ctx, before)
+    local list, gone, mine, foreign = {}, {}, {}, {}
+    for _, name in ipairs(missing(ctx, came)) do gone[name] = true end
+    for _, name in ipairs(came) do
+      mine[name] = true
       if not gone[name] then list[#list + 1] = name end
     end
     if #list == 0 then return end
-    local mine, foreign = {}, {}
-    for _, name in ipairs(before.new) do mine[name] = true end
     local out = ctx.target:run("LC_ALL=C apt-get -s -o Debug::NoLocking=1 purge " .. argv(list) ..
       " | grep -E '^(Purg|Remv) '; true", { timeout = 120 }).stdout
     for name in out:gmatch("%a+ (%S+)") do

@@ -17,16 +17,22 @@ local function text_of(self, ctx)
 end
 
 -- fail2ban.jail { name, port, filter?, journalmatch?, maxretry?, findtime?, bantime?,
--- ignoreip? }: the jail is written, loaded and watching: fail2ban-client status NAME says so.
+-- ignoreip?, ahead? }: the jail is written, loaded and watching: fail2ban-client status NAME
+-- says so. With ahead = true it is only written, before the package comes, whose first start
+-- then reads it.
 fail2ban.jail = resource("fail2ban.jail", {
   args = { name = "string", port = "integer|string", filter = "string?", journalmatch = "string?",
-    maxretry = "integer?", findtime = "string?", bantime = "string?", ignoreip = "table?" },
+    maxretry = "integer?", findtime = "string?", bantime = "string?", ignoreip = "table?", ahead = "boolean?" },
   check = function(self)
     if not self.name:match("^[%w-]+$") then error("fail2ban.jail: name is of letters, digits and '-'", 3) end
   end,
-  id = function(self) return ("%s on port %s"):format(self.name, self.port) end,
+  id = function(self) return ("%s on port %s%s"):format(self.name, self.port, self.ahead and ", ahead of fail2ban" or "") end,
   probe = function(self, ctx)
     local path, text = path_of(self), text_of(self, ctx)
+    if self.ahead then
+      local change = file.difference(path, file.snapshot(ctx.target, { path })[1], text, { mode = "0644" })
+      return change and pending(change) or done()
+    end
     local out = ctx.target:run(file.snapshot_script { path } .. ([[
 if [ -x /usr/bin/fail2ban-client ]; then
   if timeout 20 fail2ban-client status %s >/dev/null 2>&1; then echo jail=watching; else echo jail=down; fi
@@ -49,7 +55,9 @@ else echo jail=absent; fi]]):format(quote(self.name), quote(path), quote(path)))
   end,
   apply = function(self, ctx)
     local t = ctx.target
+    if self.ahead then t:run("umask 022; mkdir -p /etc/fail2ban/jail.d") end
     t:put(path_of(self), text_of(self, ctx), { mode = "0644", owner = "root", group = "root" })
+    if self.ahead then return end
     local result = t:try(([[
 fail2ban-client -t >/dev/null || exit 1
 systemctl enable --quiet fail2ban.service; systemctl restart fail2ban.service || exit 1
@@ -65,16 +73,17 @@ journalctl -u fail2ban.service -n 5 --no-pager -o cat >&2; exit 2]]):format(quot
   end,
   undo = function(self, ctx, old)
     if old.ref then ctx.unstash(old.ref, path_of(self)) else ctx.target:run { "rm", "-f", path_of(self) } end
-    ctx.target:try("systemctl try-restart fail2ban.service", { timeout = 60 })
+    if self.ahead then ctx.target:run("rmdir /etc/fail2ban/jail.d /etc/fail2ban 2>/dev/null; true")
+    else ctx.target:try("systemctl try-restart fail2ban.service", { timeout = 60 }) end
   end,
 })
 
--- fail2ban.sshd { port }: the jail of sshd. The unit is ssh.service here, and since OpenSSH
+-- fail2ban.sshd { port, ahead? }: the jail of sshd. The unit is ssh.service here, and since OpenSSH
 -- 9.8 the process that logs is sshd-session; matching the unit keeps forged lines out.
 function fail2ban.sshd(given)
   return fail2ban.jail {
     name = "sshd", port = given.port, maxretry = given.maxretry, findtime = given.findtime, bantime = given.bantime,
-    ignoreip = given.ignoreip,
+    ignoreip = given.ignoreip, ahead = given.ahead,
     journalmatch = "_SYSTEMD_UNIT=ssh.service + _COMM=sshd + _COMM=sshd-session",
   }
 end

@@ -44,14 +44,17 @@ local function install(ctx, seconds)
 end
 
 -- The address we come from is not to be banned while we prove a new path: `words` are
--- fail2ban's for its jail. One client for all of them, for each is a start of Python.
-local function ban(t, address, words)
+-- fail2ban's for its jail. One client for all of them, for each is a start of Python. With
+-- `later` it is not waited for; the lock keeps one after the other.
+local function ban(t, address, words, later)
   if not address or not address:match("^[%x.:]+$") then return end
   local lines = {}
   for _, word in ipairs(words) do lines[#lines + 1] = ("set sshd %s %s"):format(word, address) end
   t:try(([[
 [ -S /run/fail2ban/fail2ban.sock ] || exit 0
-printf '%%s\n' %s exit | timeout 10 fail2ban-client -i >/dev/null 2>&1]]):format(argv(lines)))
+( exec 8>/run/lbrun-fail2ban.lock && flock -w 30 8 || exit
+  printf '%%s\n' %s exit | timeout 10 setsid fail2ban-client -i >/dev/null 2>&1 %s )]]):format(
+    argv(lines), later and "&" or ""))
 end
 
 -- guard.arm(ctx, { name, seconds = 90, saves = { "sshd", "ufw" }, restore = shell text? })
@@ -67,9 +70,13 @@ function guard.arm(ctx, options)
     saves[#saves + 1] = "script"
   end
   if #saves == 0 then error("a guard saves something: sshd, ufw, or a restore script", 2) end
-  local answer = ctx.root:run(("sh %s/guard.sh arm %s %s"):format(dir, options.name, argv(saves)), { timeout = 100 })
-    .stdout:gsub("\n", "")
-  ban(ctx.root, ctx.controller, { "addignoreip", "unbanip" })
+  local answer
+  parallel {
+    function()
+      answer = ctx.root:run(("sh %s/guard.sh arm %s %s"):format(dir, options.name, argv(saves)), { timeout = 100 }).stdout:gsub("\n", "")
+    end,
+    function() ban(ctx.root, ctx.controller, { "addignoreip", "unbanip" }) end,
+  }
   ctx.log(("guard %s: %s for %d s"):format(options.name, answer, options.seconds or 90))
   return answer
 end
@@ -87,7 +94,7 @@ function guard.confirm(ctx, view, name)
     fail("guard", ("guard %s cannot be confirmed, it is %s: the old state was put back"):format(name,
       result.stdout:match("%a+") or last_lines(result.stderr, 1)))
   end
-  ban(root, ctx.controller, { "delignoreip" })
+  ban(root, ctx.controller, { "delignoreip" }, true)
   ctx.log(("guard %s: confirmed over a new connection to %s"):format(name, view.url))
 end
 

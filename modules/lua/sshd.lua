@@ -162,12 +162,12 @@ local function reload(t, ports)
   local sorted = table.move(ports, 1, #ports, 1, {})
   table.sort(sorted)
   local result = t:try(([[
-systemctl daemon-reload
 if systemctl is-active --quiet ssh.socket || systemctl is-enabled --quiet ssh.socket 2>/dev/null ||
   ! systemctl is-enabled --quiet ssh.service; then
   # systemd's socket decides the port, not sshd_config: sshd listens by itself from now on.
   # Enabling gives ssh.service a second name, over which systemd may lose sight of a running
   # daemon (tried): it is stopped before, and whatever listens still is ended. Sessions live on.
+  systemctl daemon-reload
   systemctl stop ssh.socket ssh.service
   for p in $(ss -Hltnp | grep -Ev ' (127\.|\[::1\])' | sed -n 's/.*("sshd",pid=\([0-9]*\).*/\1/p' | sort -u); do
     kill "$p"
