@@ -268,15 +268,16 @@ setsid sh -c 'until ls /opt/letsbe/backups/daily/.*/.parts/nextcloud; do :; done
   >/dev/null 2>&1 </dev/null &]])
     assert.equal(0, mounted, why)
     local r = backup()
+    finally(function() server:exec "rm -f /opt/letsbe/backups/filler; ! mountpoint -q /opt/letsbe/backups || umount /opt/letsbe/backups" end)
     assert.is_true(r.exit == 5 or r.exit == 6, told(r))
-    assert.matches("No space left on device", r.err .. r.last.message)
+    -- Whose words it is depends on who is writing just then.
+    assert.matches("no space left on device", (r.err .. r.last.message):lower())
     assert.equal(published, inside(("cat %s/daily/%s/manifest.json"):format(backups, day)))
     inside "rm /opt/letsbe/backups/filler"
     local again = home.json("resume " .. r.last.run .. " --json")
     assert.equal(0, again.exit, told(again))
     assert.is_not.equal(published, inside(("cat %s/daily/%s/manifest.json"):format(backups, day)))
     assert.equal("success", status().status)
-    inside "umount /opt/letsbe/backups"
   end)
 
   it("says in the status that it failed, when a database refuses, and keeps the day as it was", function()
