@@ -3,6 +3,8 @@
 -- days if need be. It sells nothing: an empty pool waits and says what to order.
 
 local retries = { "1m", "5m", "15m" }
+-- What provision.lua is told as it stands in the order or in the defaults.
+local shared = include "provision/params"
 local every = { pool = "10m", login = "15m", netcup = "5m", server = "1m", names = "5m" }
 
 local function names_of(p)
@@ -23,7 +25,7 @@ local function patient(ctx, fn)
   local fine, result, more = pcall(fn)
   if fine then return result, more end
   local err = type(result) == "table" and result or {}
-  if err.login then ctx.later(every.login, err.message .. "; the order waits for: lbrun netcup login") end
+  if err.login then ctx.later(every.login, err.message .. "; the order waits for: " .. err.login) end
   if err.passing then ctx.later(every.netcup, err.message) end
   error(result, 0)
 end
@@ -152,14 +154,20 @@ end
 local function provision(ctx)
   local p, given = ctx.params, {}
   for _, name in ipairs { "tenant", "domain", "tier", "region", "tools", "admin_ssh_public_key", "admin_user", "ssh_port",
-    "docker_source", "acme", "hub_url" } do given[name] = p[name] end
+    "docker_source" } do given[name] = p[name] end
+  for name in pairs(shared) do given[name] = p[name] end
   if p.hub_url then given.job_id = p.job_id or p.order end
   on_server(ctx, p.provision, given, function(message) fail("server", message) end)
 end
 
+local function with(params)
+  for name, p in pairs(shared) do params[name] = p end
+  return params
+end
+
 return runbook {
   name = "fulfil", summary = "From an order to a running tenant", section = "3.1",
-  params = {
+  params = with {
     order = param.string { pattern = "^[%w][%w._-]*$", max = 80, description = "the order's id; it is carried out once" },
     tenant = param.string { pattern = "^[a-z][a-z0-9-]*$", max = 40, description = "the customer's short name" },
     domain = param.string { pattern = "^[a-z0-9][a-z0-9.-]*%.[a-z][a-z0-9-]+$", description = "the customer's domain" },
@@ -174,16 +182,12 @@ return runbook {
     admin_user = param.string { pattern = "^[a-z_][a-z0-9_-]*$", max = 32, default = "letsbe-admin", description = "the server's account" },
     ssh_port = param.integer { min = 1, max = 65535, default = 22022, description = "where sshd listens afterwards" },
     docker_source = param.enum { "docker-ce", "distro", default = "docker-ce", description = "as of provision.lua" },
-    acme = param.enum { "http-01", "dns-01", "self-signed", default = "http-01", description = "as of provision.lua" },
     resolvers = param.list { of = param.string { pattern = "^[%d.]+:?%d*$" }, min = 2, default = { "1.1.1.1", "9.9.9.9" },
       description = "that must know the names, beside the zone's own servers" },
     dns_deadline = param.duration { default = "14d", description = "how long the names are waited for" },
     server_deadline = param.duration { default = "6h", description = "how long the first contact is waited for" },
     target = param.string { optional = true, pattern = "^%l+:", description = "how the server is reached, where not by its address" },
     provision = param.string { default = "provision.lua", description = "the runbook that sets it up" },
-    hub_url = param.string { optional = true, pattern = "^https?://", description = "the Hub" },
-    job_id = param.string { optional = true, description = "the Hub's job; the order's id if left out" },
-    runner_token = param.secret { optional = true, description = "the Hub's token" },
   },
   steps = {
     state("PAYMENT_CONFIRMED", "A server is claimed", {}, claim),

@@ -18,12 +18,14 @@ local zones = { zone = true, dns_records = true, set_zone_ttl = false, dns_updat
 -- What passes by itself, or when a person has logged in.
 local passing = { connect = true, resolve = true, tls = true, timeout = true, aborted = true, maintenance = true,
   rate_limited = true, server = true, protocol = true, locked = true }
+-- What the person has to do then.
+local remedy = { panel = "lbrun netcup login", zones = "valid credentials of netcup's DNS interface (man lbrun, netcup-dns.json)" }
 local login = { auth_failed = true, denied = true, access_denied = true, expired_token = true, store = true }
 
-local function raise(err)
+local function raise(err, kind)
   if err.code == "interrupted" then util.raise("interrupted", "interrupted while netcup was asked") end
   util.raise(login[err.code] and "key" or "netcup", tostring(err), { why = err.code, reason = err.reason, state = err.state,
-    passing = passing[err.code] or false, login = login[err.code] or false })
+    passing = passing[err.code] or false, login = login[err.code] and remedy[kind] or false })
 end
 
 -- scp.new(env) -> methods. The client is opened at the first call: a runbook that asks
@@ -47,7 +49,7 @@ function scp.new(env)
         if not reads and web.reading(env) then util.misuse(("a plan does not call scp.%s"):format(name)) end
         local c = client(kind)
         local value, err = c[name](c, ...)
-        if value == nil and err ~= nil then raise(err) end
+        if value == nil and err ~= nil then raise(err, kind) end
         return value
       end
     end

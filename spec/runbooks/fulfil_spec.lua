@@ -81,7 +81,9 @@ local provision = [[return runbook { name = "small", summary = "stands in for pr
   params = { tenant = param.string {}, domain = param.string {}, tier = param.string {}, region = param.string {}, tools = param.list {},
     admin_ssh_public_key = param.string {}, admin_user = param.string {}, ssh_port = param.integer {}, docker_source = param.string {},
     acme = param.string {}, hub_url = param.string { optional = true }, job_id = param.string { optional = true },
-    runner_token = param.secret { optional = true } },
+    runner_token = param.secret { optional = true }, acme_directory = param.string {}, acme_email = param.string { optional = true },
+    acme_ca = param.string { optional = true }, alert_url = param.string { optional = true }, config_json = param.string {},
+    acme_addresses = param.list {}, models = param.list {}, recipients = param.list {} },
   steps = function(p) return { step { name = "provision", class = "compensable",
     probe = function(ctx) return ctx.target:exists("DIR/done") and done() or pending() end,
     apply = function(ctx)

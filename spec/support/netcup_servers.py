@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import secrets
+import subprocess
 import time
 import urllib.parse
 import uuid
@@ -119,6 +120,9 @@ class Servers:
         self.tasks = []
         # scale: seconds a second of theirs takes; next: how the next tasks end
         self.how = {"scale": 0.01, "next": [], "ignores_acpi": False}
+        # id: a program that does to a real machine what a task says: on, off, reboot, or
+        # install with the SSH keys on its standard input. The task ends with it.
+        self.machines = {}
 
     def change(self, data):
         if "many" in data:
@@ -130,6 +134,8 @@ class Servers:
             s = self.all[data["id"]]
             s["serverLiveInfo"].update(data.get("live", {}))
             s.update(data.get("set", {}))
+            if "machine" in data:
+                self.machines[s["id"]] = data["machine"]
 
     def begin(self, kind, s, effect, result=None):
         name, message, steps, seconds = KINDS[kind]
@@ -137,7 +143,7 @@ class Servers:
             seconds = 65
         task = {"uuid": str(uuid.uuid4()), "name": name, "message": message, "steps": [(str(uuid.uuid4()), x) for x in steps],
                 "began": time.time(), "seconds": seconds * self.how["scale"], "effect": effect, "result": result or {},
-                "server": s["id"], "how": self.how["next"].pop(0) if self.how["next"] else None, "end": None}
+                "kind": kind, "server": s["id"], "how": self.how["next"].pop(0) if self.how["next"] else None, "end": None}
         self.tasks.insert(0, task)
         return 202, self.show(task, 9), []
 
@@ -146,10 +152,26 @@ class Servers:
         for t in reversed(self.tasks):
             if t["end"] or t["how"] == "HANG" or now < t["began"] + t["seconds"]:
                 continue
-            t["end"] = t["how"] if t["how"] in ("ERROR", "CANCELED", "ROLLBACK") else "FINISHED"
-            t["ended"] = t["began"] + t["seconds"]
-            if t["end"] == "FINISHED":
-                t["effect"]()
+            end = t["how"] if t["how"] in ("ERROR", "CANCELED", "ROLLBACK") else "FINISHED"
+            if end == "FINISHED":
+                if "machine" not in t:
+                    t["machine"] = self.machine(t)
+                if t["machine"] and t["machine"].poll() is None:
+                    continue
+                if t["machine"] and t["machine"].returncode != 0:
+                    end = "ERROR"
+                else:
+                    t["effect"]()
+            t["end"] = end
+
+    def machine(self, t):
+        word = {"ON": "on", "OFF": "off", "POWEROFF": "off", "REBOOT": "reboot", "IMAGE": "install"}.get(t["kind"])
+        if not word or t["server"] not in self.machines:
+            return None
+        child = subprocess.Popen([self.machines[t["server"]], word], stdin=subprocess.PIPE, text=True)
+        child.stdin.write("".join(self.keys[k]["key"] + "\n" for k in t.get("keys", [])))
+        child.stdin.close()
+        return child
 
     def show(self, t, digits, short=False):
         now, seconds = time.time(), max(t["seconds"], 1e-6)
@@ -359,8 +381,10 @@ class Servers:
             s["serverLiveInfo"]["state"] = "RUNNING"
             s["installed"] = body
             s["hostname"] = body.get("hostname") or s["hostname"]
-        return self.begin("IMAGE", s, effect, {"rootPassword": "root-canary-" + secrets.token_urlsafe(6),
-                                               "cloudInitResultBase64Encoded": None})
+        answer = self.begin("IMAGE", s, effect, {"rootPassword": "root-canary-" + secrets.token_urlsafe(6),
+                                                 "cloudInitResultBase64Encoded": None})
+        self.tasks[0]["keys"] = body.get("sshKeyIds") or []
+        return answer
 
     def get_metrics(self, args, query, *_):
         self.server(args[0])
