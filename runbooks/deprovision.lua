@@ -139,19 +139,37 @@ local function waiting_steps(p)
     step { name = "export", title = "The customer is told", class = "compensable", rerun = true, apply = function(ctx)
       local until_ = requested(ctx) + cooling + window
       told(ctx, "notice", "export", { kind = "export", subject = "Your data can be exported",
-        text = ("until %s: files by Nextcloud, CRM by Odoo, mail by IMAP, or a full backup"):format(backup.utc(until_)) })
+        text = ("until %s: files by Nextcloud, CRM by Odoo, mail by IMAP, %sor a full backup"):format(backup.utc(until_),
+          p.export_ssh_public_key and "everything by SSH as letsbe-export, " or "") })
     end },
   }
   if p.full_backup then
     list[#list + 1] = step { name = "full-backup", title = "A full backup, as the customer wished", class = "compensable", rerun = true,
       apply = function(ctx) ctx.child { runbook = "backup.lua", target = p.target, params = { recipients = p.recipients } } end }
   end
+  -- By SSH the customer sees everything. Run once to open and once to close.
+  local function access(ctx, open)
+    local given = { tenant = p.tenant, open = open, admin_user = p.admin_user, ssh_port = p.ssh_port }
+    if open then given.key = p.export_ssh_public_key end
+    ctx.child { runbook = "deprovision/export.lua", target = p.target, params = given }
+  end
+  if p.export_ssh_public_key then
+    list[#list + 1] = step { name = "export-access", title = "SSH access for the customer", class = "compensable", rerun = true,
+      apply = function(ctx) access(ctx, true) end }
+  end
   list[#list + 1] = step { name = "export-window", title = "30 days of export", class = "pure", apply = function(ctx)
     local until_ = requested(ctx) + cooling + window
     if ctx.now() < until_ then
-      ctx.later({ at = until_ }, ("the export of %s is open until %s"):format(p.tenant, backup.utc(until_)))
+      local close = ("; should it be taken back, end the customer's access too: lbrun runbooks/deprovision/export.lua open=false "
+        .. "tenant=%s -t %s"):format(p.tenant, p.target)
+      ctx.later({ at = until_ }, ("the export of %s is open until %s%s"):format(p.tenant, backup.utc(until_),
+        p.export_ssh_public_key and close or ""))
     end
   end }
+  if p.export_ssh_public_key then
+    list[#list + 1] = step { name = "export-closed", title = "SSH access for the customer ends", class = "compensable", rerun = true,
+      apply = function(ctx) access(ctx, false) end }
+  end
   list[#list + 1] = step { name = "identity", title = "It is this tenant's server", class = "pure",
     apply = function(ctx) own_server(ctx) end }
   return list
@@ -221,6 +239,10 @@ return runbook {
     server = param.integer { description = "its id at netcup" },
     full_backup = param.boolean { default = false, description = "make a full backup for the customer" },
     recipients = param.list { of = param.string { pattern = "^age1[a-z0-9]+$" }, default = {}, description = "whom that is sealed to" },
+    export_ssh_public_key = param.ssh_public_key { optional = true,
+      description = "the customer's, who may log in as letsbe-export during the export" },
+    admin_user = param.string { pattern = "^[a-z_][a-z0-9_-]*$", max = 32, default = "letsbe-admin", description = "the server's account" },
+    ssh_port = param.integer { min = 1, max = 65535, default = 22022, description = "where sshd listens" },
     remote = param.string { optional = true, pattern = "^[%w_-]+:[%w._/-]*$",
       description = "rclone's remote of our backups, to purge backups/TENANT/" },
     customer_remote = param.string { optional = true, description = "the customer's own remote; it is left alone" },

@@ -104,6 +104,18 @@ local function only(list, value)
   return #list == 1 and list[1] == value
 end
 
+-- Who may log in: the user, and those beside it.
+local function allowed(self)
+  return table.move(self.also or {}, 1, #(self.also or {}), 2, { self.user })
+end
+
+local function same(a, b)
+  local x, y = table.move(a, 1, #a, 1, {}), table.move(b, 1, #b, 1, {})
+  table.sort(x)
+  table.sort(y)
+  return table.concat(x, " ") == table.concat(y, " ")
+end
+
 local function has(list, value)
   for _, v in ipairs(list) do
     if v == value then return true end
@@ -273,7 +285,7 @@ sshd.also_on = resource("sshd.also_on", {
 
 local function hardened_text(self, ctx, seen)
   local names = sshd.algorithms(seen.can, ctx.ssh_algorithms())
-  return ctx.render("sshd/hardened.conf", { port = self.port, allow = self.user, kex = names.kex,
+  return ctx.render("sshd/hardened.conf", { port = self.port, allow = table.concat(allowed(self), " "), kex = names.kex,
     ciphers = names.ciphers, macs = names.macs, hostkeys = names.hostkeys }), names
 end
 
@@ -297,16 +309,21 @@ local function wrong(self, seen, names)
   for port in pairs(seen.listen) do
     if port ~= self.port then list[#list + 1] = ("a running sshd listens on port %d"):format(port) end
   end
-  if not only(seen.users, self.user) then
-    list[#list + 1] = ("allowusers is '%s', not %s"):format(table.concat(seen.users, " "), self.user)
+  if not same(seen.users, allowed(self)) then
+    list[#list + 1] = ("allowusers is '%s', not %s"):format(table.concat(seen.users, " "), table.concat(allowed(self), " "))
   end
   return #list > 0 and table.concat(list, "\n") or nil
 end
 
--- sshd.hardened { port, user }: one drop-in, by which sshd listens on the port alone, lets
--- in the user alone, by key alone. Proved by a new connection before the guard lets it stay.
+-- sshd.hardened { port, user, also? }: one drop-in, by which sshd listens on the port alone, lets
+-- in the user alone (and those of the list `also`), by key alone. Proved by a new connection before the guard lets it stay.
 sshd.hardened = resource("sshd.hardened", {
-  args = args,
+  args = { port = "integer", user = "string", also = "table?" },
+  check = function(self)
+    for _, name in ipairs(self.also or {}) do
+      if type(name) ~= "string" or not name:match("^[a-z_][a-z0-9_-]*$") then error("sshd.hardened: also lists names of users", 3) end
+    end
+  end,
   id = function(self) return ("%s@%d"):format(self.user, self.port) end,
   probe = function(self, ctx)
     local seen = look(ctx, self.user, true)

@@ -19,6 +19,18 @@ local function look(t, name)
 end
 user.look = look
 
+-- Ends its sessions and takes it away with its home.
+local function remove(t, name)
+  return t:try(([[
+loginctl terminate-user %s 2>/dev/null
+for i in 1 2 3 4 5 6 7 8 9 10; do
+  userdel -r %s 2>/dev/null; s=$?
+  case $s in 0 | 6 | 12) exit 0 ;; esac
+  sleep 0.3
+done
+userdel -r %s]]):format(quote(name), quote(name), quote(name)), { timeout = 60 })
+end
+
 -- user.present { name, shell?, home?, groups?, comment?, system? }: the account exists, in
 -- at least these groups.
 user.present = resource("user.present", {
@@ -88,14 +100,7 @@ user.present = resource("user.present", {
         ctx.warn(("user %s stays: this run is logged in as it"):format(self.name))
         return
       end
-      local result = t:try(([[
-loginctl terminate-user %s 2>/dev/null
-for i in 1 2 3 4 5 6 7 8 9 10; do
-  userdel -r %s 2>/dev/null; s=$?
-  case $s in 0 | 6 | 12) exit 0 ;; esac
-  sleep 0.3
-done
-userdel -r %s]]):format(quote(self.name), quote(self.name), quote(self.name)), { timeout = 60 })
+      local result = remove(t, self.name)
       if not result.ok then
         ctx.warn(("user %s stays: %s"):format(self.name, last_lines(result.stderr, 1)))
       end
@@ -107,6 +112,23 @@ userdel -r %s]]):format(quote(self.name), quote(self.name), quote(self.name)), {
     for _, g in ipairs(self.groups or {}) do
       if not keep[g] then t:try { "gpasswd", "-d", self.name, g } end
     end
+  end,
+})
+
+-- user.absent { name }: there is no such account; its home went with it.
+user.absent = resource("user.absent", {
+  args = { name = "string" },
+  check = check_name,
+  id = function(self) return self.name end,
+  probe = function(self, ctx)
+    return look(ctx.target, self.name) and pending(("remove user %s and its home"):format(self.name)) or done()
+  end,
+  apply = function(self, ctx)
+    if ctx.facts.user == self.name then
+      fail("user", ("user %s is who this run is logged in as: log in as another to remove it"):format(self.name))
+    end
+    local result = remove(ctx.target, self.name)
+    if not result.ok then fail("user", ("user %s stays: %s"):format(self.name, last_lines(result.stderr, 1))) end
   end,
 })
 

@@ -1,5 +1,5 @@
--- fulfil_vps_spec.lua: an order to FULFILLED on a VPS: netcup's stand-in really boots a fresh
--- one with the order's key, and provision.lua is the real one. Netcup, the Hub, the name
+-- fulfil_vps_spec.lua: an order to FULFILLED on a VPS, and its tenant to deletion: netcup's
+-- stand-in really boots a fresh one with the order's key, and provision.lua is the real one. Netcup, the Hub, the name
 -- servers and the tool's image are stand-ins.
 local json = require "json"
 local process = require "process"
@@ -153,5 +153,47 @@ esac >>%s/machine.log 2>&1
     assert.equal(0, home.run("verify-journal").exit)
     local said = support.sh(("grep -rlF -e %s -e api-key-canary-123 -e api-password-canary-123 %s/state %s/machine.log; true"):format(token, home.dir, home.dir))
     assert.equal("", said)
+  end)
+
+  -- From here on the tenant has cancelled.
+  local day, run = 86400, nil
+  local function ssh(key, user, command)
+    return support.sh(("ssh -F /dev/null -i %s/%s -p 22022 -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR %s@%s %s 2>&1")
+      :format(home.dir, key, user, server.address, support.quote(command)))
+  end
+  local function later(seconds)
+    clock = clock + seconds
+    return home.json(("worker --once --json hub_url=%s runner_token=@%s -i %s/key"):format(hub.url, hub.token_file, home.dir), { env = environment() })
+  end
+
+  it("lets the customer in for the 30 days after the cooling-off, and out again", function()
+    support.sh(("ssh-keygen -q -t ed25519 -N '' -f %s/customer"):format(home.dir))
+    local r = home.json(("runbooks/deprovision.lua tenant=acme domain=acme.example target=ssh://letsbe-admin@%s:22022 server=%d hub_url=%s runner_token=@%s export_ssh_public_key=%s -i %s/key --json --no-input")
+      :format(server.address, pool, hub.url, hub.token_file, support.quote((support.slurp(home.dir .. "/customer.pub"):gsub("\n", ""))), home.dir),
+      { env = environment() })
+    run = r.last.run
+    assert.matches("cooling%-off", r.last.message or r.err)
+    assert.matches("Permission denied", ssh("customer", "letsbe-export", "true"))
+    local opened = later(2 * day + 60)
+    assert.equal("root\n", ssh("customer", "letsbe-export", "sudo -n id -un"), opened.err)
+    assert.equal("root\n", ssh("key", "letsbe-admin", "sudo -n id -un"))
+    assert.matches("Permission denied", ssh("customer", "letsbe-admin", "true"))
+    local closed = later(30 * day)
+    assert.matches("Permission denied", ssh("customer", "letsbe-export", "true"), closed.err)
+    assert.equal("letsbe-admin\n", ssh("key", "letsbe-admin", "sudo -n sshd -T | sed -n 's/^allowusers //p'; ls /home | grep -v admin; sudo -n ls /etc/sudoers.d | grep export"))
+    assert.not_equal("", server:exec "docker ps -q")
+  end)
+
+  it("is wiped behind its confirmation: another machine, switched off, in the pool", function()
+    local machine = server:exec "cat /etc/machine-id"
+    local r = home.json(("resume %s --confirm acme --json --no-input runner_token=@%s -i %s/key"):format(run, hub.token_file, home.dir), { env = environment() })
+    assert.equal(0, r.exit, r.err)
+    assert.matches("order%s+off", (vps.call { "list" }))
+    assert.equal("pool", assert(s.open():server(pool)).nickname)
+    assert.equal(2, #s.requests "^POST .*/image ")
+    assert.equal(0, select(2, vps.call { "start", "order" }))
+    assert.not_equal(machine, server:exec "cat /etc/machine-id")
+    assert.equal("", server:exec "ls /opt/letsbe 2>/dev/null; command -v docker; cat /root/.ssh/authorized_keys")
+    assert.same({}, s.control("log").violations)
   end)
 end)
