@@ -158,8 +158,8 @@ esac >>%s/machine.log 2>&1
   -- From here on the tenant has cancelled.
   local day, run = 86400, nil
   local function ssh(key, user, command)
-    return support.sh(("ssh -F /dev/null -i %s/%s -p 22022 -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR %s@%s %s 2>&1")
-      :format(home.dir, key, user, server.address, support.quote(command)))
+    return (support.sh(("ssh -F /dev/null -i %s/%s -p 22022 -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR %s@%s %s 2>&1")
+      :format(home.dir, key, user, server.address, support.quote(command))))
   end
   local function later(seconds)
     clock = clock + seconds
