@@ -76,6 +76,9 @@ cd "$dir" || exit 2
 begun=$(date +%s)
 all() { docker ps -a --no-trunc --filter label=com.docker.compose.oneoff=False --filter label=com.docker.compose.project="$project" "$@"; }
 had=$(docker volume ls -q) || exit 2
+own=$(docker volume ls -q --filter label=com.docker.compose.project="$project") || exit 2
+# It stands until all was well once.
+[ -n "$own" ] || { : >"$mark.first" && sync "$mark.first"; }
 # Under a temporary name first: a mark that is there but not whole would be believed.
 rm -f "$mark.new"
 for f; do [ -e "$f" ] && echo "sum $f $(sha256sum <"$f" | cut -c1-64)" >>"$mark.new"; done
@@ -101,15 +104,22 @@ full() {
 # A database whose first start was cut off leaves a directory that its image takes for a whole
 # one ever after. So what a first start made that ended on a full disk, or with a container that
 # does not run, is removed, and the next try begins with nothing. Nothing goes where one volume
-# is older than this job: there may be data in it, and parts of a tool do not go alone.
+# is older than this job: there may be data in it, and parts of a tool do not go alone. A person
+# is told when the server went down in the middle of a first start.
 forget() {
   new=$({ docker volume ls -q --filter label=com.docker.compose.project="$project"
     all -q | xargs -r docker inspect -f '{{range .Mounts}}{{if eq .Type "volume"}}{{println .Name}}{{end}}{{end}}'
   } | grep . | sort -u)
   [ -n "$new" ] || return
-  for v in $new; do ! printf '%s\n' "$had" | grep -Fqx -e "$v" || return; done
-  [ -n "$full" ] || ill | grep -Eq '^[^ ]+ (restarting|exited|dead) ' || return
+  old=
+  for v in $new; do ! printf '%s\n' "$had" | grep -Fqx -e "$v" || old=1; done
   new=$(echo $new)
+  if [ -n "$old" ]; then
+    [ ! -e "$mark.first" ] || echo "no start of it has ended well yet: its volumes may be half filled, and were left; when" \
+      "nothing in them is worth keeping: cd $dir && $dc -p $project down && docker volume rm $new"
+    return
+  fi
+  [ -n "$full" ] || ill | grep -Eq '^[^ ]+ (restarting|exited|dead) ' || return
   if $dc -p "$project" down >/dev/null 2>&1 && docker volume rm $new >/dev/null; then
     echo "the volumes that this first start had made ($new) were removed: the next try begins with nothing"
   else
@@ -152,7 +162,7 @@ EOF
 done
 if [ "$wait" -gt 0 ] && all --format '{{.Status}}' | grep -q '(unhealthy)'; then gone 4; fi
 all --format 'service HASH' | sort -u >>"$mark.new"
-chmod 600 "$mark.new" && mv -fT "$mark.new" "$mark"
+chmod 600 "$mark.new" && mv -fT "$mark.new" "$mark" && rm -f "$mark.first"
 ]]
 up_script = up_script:gsub("HASH", hash_format)
 

@@ -200,6 +200,26 @@ describe("step 9 #vps #slow", function()
     assert.equal("first\n", sql "SELECT body FROM entries;")
   end)
 
+  it("says so when the server went down in a tool's first start, removes nothing, and tells what a person may do", function()
+    inside "cd /opt/letsbe/stacks/ghost && docker rm -f ghost ghost-db && docker volume rm ghost-db ghost-content && rm .lbrun-up"
+    local bg = background.start(home, words())
+    -- Held where its system tables are half made; then the power goes.
+    inside "until [ -d /var/lib/docker/volumes/ghost-db/_data/mysql ]; do sleep 0.02; done; docker pause ghost-db"
+    bg:kill()
+    server:kill()
+    server:start()
+    inside "for i in $(seq 100); do docker ps >/dev/null 2>&1 && break; sleep 0.2; done"
+    local kuma, had = since "uptime-kuma", volumes()
+    local r = resume(bg.run)
+    failed(r, "stacks/ghost", "\nghost%-db: ", "no start of it has ended well yet: its volumes may be half filled, and were left")
+    assert.equal(had, volumes())
+    inside(r.last.message:match "worth keeping: (cd [^\n]- docker volume rm [%w -]+)")
+    goes_on(r, "stacks/ghost")
+    assert.equal("first\n", sql "SELECT body FROM entries;")
+    assert.equal(kuma, since "uptime-kuma")
+    assert.equal("", inside "ls -A /opt/letsbe/stacks/ghost | grep first")
+  end)
+
   it("leaves the volumes of a tool that had been up, when it finds the disk full later", function()
     local kuma, had = since "uptime-kuma", volumes()
     sql "INSERT INTO entries VALUES ('kept');"
