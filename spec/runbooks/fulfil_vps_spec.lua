@@ -21,7 +21,8 @@ describe("an order on a VPS #vps #slow", function()
 
   setup(function()
     home = support.home()
-    server = vps.up("order", { images = provision.images_of { "openclaw", "secrets-proxy", table.unpack(tools) } })
+    -- On a network of its own: another spec's name server may have the same port of the other.
+    server = vps.up("order", { images = provision.images_of { "openclaw", "secrets-proxy", table.unpack(tools) }, home = home.dir .. "/sandbox" })
     local gateway = server.address:gsub("%d+$", "1")
     server:exec "touch /root/of-the-tenant-before"
     local old = server:exec "cat /etc/machine-id"
@@ -31,13 +32,14 @@ describe("an order on a VPS #vps #slow", function()
     s.control("tasks", { scale = 0.001 })
     support.spit(home.dir .. "/machine", ([[#!/bin/sh
 # What netcup's tasks do to the VPS.
+export LBRUN_SANDBOX=%s
 case $1 in
 install) spec/sandbox/vps reimage order && spec/sandbox/vps exec order -- sh -c 'umask 077; cat >/root/.ssh/authorized_keys' ;;
 on) spec/sandbox/vps start order ;;
 off) spec/sandbox/vps stop order ;;
 reboot) spec/sandbox/vps reboot order ;;
 esac >>%s/machine.log 2>&1
-]]):format(home.dir))
+]]):format(server.home, home.dir))
     support.sh(("chmod 755 %s/machine; mkdir -p -m 700 %s/state/lbrun %s/config/lbrun %s/orders"):format(home.dir, home.dir, home.dir, home.dir))
     s.control("server", { id = pool, machine = home.dir .. "/machine",
       set = { nickname = "pool", ipv4Addresses = { { id = 1, ip = server.address, netmask = "255.255.255.0", gateway = gateway } } } })
@@ -129,10 +131,10 @@ esac >>%s/machine.log 2>&1
     bg:kill()
     local r = worker()
     is("done", nil, r)
-    local outside = vps.call { "scan", "order", "22,80,443,22022" }
+    local outside = vps.call({ "scan", "order", "22,80,443,22022" }, server)
     assert.equal("22 filtered\n80 open\n443 open\n22022 open\n", (outside:gsub("closed", "filtered")))
-    local page, status = vps.call { "outside", "--", "curl", "-sk", "--resolve", "status.acme.example:443:" .. server.address,
-      "-o", "/dev/null", "-w", "%{http_code}", "https://status.acme.example/" }
+    local page, status = vps.call({ "outside", "--", "curl", "-sk", "--resolve", "status.acme.example:443:" .. server.address,
+      "-o", "/dev/null", "-w", "%{http_code}", "https://status.acme.example/" }, server)
     assert.equal("200", page, tostring(status))
     assert.equal("", (support.sh(("ssh -F /dev/null -i %s/key -p 22022 -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR letsbe-admin@%s sudo -n true")
       :format(home.dir, server.address))))
@@ -188,10 +190,10 @@ esac >>%s/machine.log 2>&1
     local machine = server:exec "cat /etc/machine-id"
     local r = home.json(("resume %s --confirm acme --json --no-input runner_token=@%s -i %s/key"):format(run, hub.token_file, home.dir), { env = environment() })
     assert.equal(0, r.exit, r.err)
-    assert.matches("order%s+off", (vps.call { "list" }))
+    assert.matches("order%s+off", (vps.call({ "list" }, server)))
     assert.equal("pool", assert(s.open():server(pool)).nickname)
     assert.equal(2, #s.requests "^POST .*/image ")
-    assert.equal(0, select(2, vps.call { "start", "order" }))
+    assert.equal(0, select(2, vps.call({ "start", "order" }, server)))
     assert.not_equal(machine, server:exec "cat /etc/machine-id")
     assert.equal("", server:exec "ls /opt/letsbe 2>/dev/null; command -v docker; cat /root/.ssh/authorized_keys")
     assert.same({}, s.control("log").violations)
