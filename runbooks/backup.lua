@@ -102,7 +102,8 @@ local function part_step(p, name, title, exists, words)
     end,
     apply = reporting(function(ctx)
       local list = { (work_of(ctx)), name:match("[^/]+$"), p.tool and "" or previous(ctx) }
-      table.move(words, 1, #words, 4, list)
+      local what = type(words) == "function" and words(ctx) or words
+      table.move(what, 1, #what, 4, list)
       script(ctx, "part.sh", list, { name = "part", timeout = "12h" })
     end),
   }
@@ -269,24 +270,31 @@ return runbook {
   params = remote.params {
     tool = param.enum { optional = true, description = "this tool alone, below backups/tool/", table.unpack(backup.tools()) },
     recipients = param.list { of = param.string { pattern = "^age1[a-z0-9]+$" }, default = {},
-      description = "age recipients that the credentials are sealed to; their keys are not on the server" },
+      description = "age recipients that the credentials are sealed to, from now on; those that the server knows if left out" },
   },
   preflight = function(ctx)
     local p = ctx.params
     if not p.tool then
-      if #p.recipients == 0 then
-        fail("usage", "recipients is needed: the credentials are sealed to keys that are not on the server; nothing was changed")
+      local list = sealed.recipients(ctx, p.recipients)
+      if #list == 0 then
+        fail("usage", "recipients is needed, as the server knows none: the credentials are sealed to keys that are not on it; "
+          .. "nothing was changed")
       end
-      crypto.age_check(p.recipients)
+      crypto.age_check(list)
       remote.check(ctx)
     end
   end,
   steps = function(p)
     local ids = p.tool and { p.tool } or backup.tools()
     local list = {
-      step { name = "programs", title = "rsync and age", class = "reversible", resources = { apt.installed { "rsync", "age", "jq" } } },
+      step { name = "programs", title = "rsync, age and sqlite3", class = "reversible",
+        resources = { apt.installed { "rsync", "age", "jq", "sqlite3" } } },
       begin_step(p, ids),
     }
+    if not p.tool then
+      table.insert(list, 2, step { name = "seal", title = "The sealed copy of the credentials", class = "reversible",
+        resources = { sealed.copy { recipients = p.recipients } } })
+    end
     local expected = {}
     local function part(name, title, exists, words)
       list[#list + 1] = part_step(p, name, title, exists, words)
@@ -298,7 +306,9 @@ return runbook {
     end
     if not p.tool then
       part("nginx", "nginx's configuration", "[ -d /opt/letsbe/nginx ]", { "folder:/opt/letsbe/nginx:nginx/nginx.tar.gz" })
-      part("credentials", "Credentials, sealed", "[ -d /opt/letsbe/env ]", { "sealed:credentials.enc:" .. table.concat(p.recipients, ",") })
+      part("credentials", "Credentials, sealed", "[ -d /opt/letsbe/env ]", function(ctx)
+        return { ("copy:%s:credentials.enc"):format(sealed.path), "sealed:server.enc:" .. table.concat(sealed.recipients(ctx), ",") }
+      end)
     end
     list[#list + 1] = publish_step(p, expected)
     list[#list + 1] = rotate_step(p)

@@ -60,27 +60,20 @@ local function preflight(ctx)
 end
 
 local function with(params)
-  for name, p in pairs(include "provision/params") do params[name] = p end
+  for _, file in ipairs { "server", "params" } do
+    for name, p in pairs(include("provision/" .. file)) do params[name] = p end
+  end
   return params
 end
 
 return runbook {
   name = "provision", summary = "Turn a bare VPS into a tenant server", section = "3.2", sudo = true,
   params = with {
-    tenant = param.string { pattern = "^[a-z][a-z0-9-]*$", max = 40, description = "the customer's short name" },
-    domain = param.string { pattern = "^[a-z0-9][a-z0-9.-]*%.[a-z][a-z0-9-]+$", description = "the customer's domain" },
-    tier = param.enum { "lite", "build", "scale", "enterprise", default = "lite", description = "the size that was bought" },
-    region = param.enum { "eu", "na", default = "eu", description = "where the server stands" },
-    tools = param.list { of = param.enum(catalog.names()), default = {}, description = "the chosen tools" },
-    admin_user = param.string { pattern = "^[a-z_][a-z0-9_-]*$", max = 32, default = "letsbe-admin",
-      description = "the only account that may log in afterwards" },
-    admin_ssh_public_key = param.ssh_public_key { description = "its public key; the private half must be at hand here" },
-    ssh_port = param.integer { min = 1, max = 65535, default = 22022, description = "where sshd listens afterwards" },
-    docker_source = param.enum { "docker-ce", "distro", default = "docker-ce", description = "Docker's repository or the release's" },
-    docker_repo_url = param.string { default = "", description = "a mirror of download.docker.com/linux/DISTRIBUTION" },
     restore = param.boolean { default = false, description = "stacks come up empty, to be filled from a backup" },
     sealed_copy = param.string { default = "/opt/letsbe/env/credentials.enc", pattern = "^/.",
       description = "with restore: the sealed credentials, a file on the server" },
+    remote_config = param.secret { optional = true,
+      description = "an rclone configuration with a section [remote], where the server sends its backups" },
     recovery_key = param.secret { optional = true, description = "with restore: the age identity that opens sealed_copy" },
   },
   access = function(p) return { ("%s@:%d"):format(p.admin_user, p.ssh_port) } end,
@@ -90,7 +83,7 @@ return runbook {
     for i, name in ipairs { "01-packages", "02-docker", "03-services", "04-nginx", "05-firewall", "06-admin", "07-ssh", "08-updates" } do
       list[i + 1] = include("provision/" .. name)(p)
     end
-    for _, file in ipairs { "09-stacks", "10-platform", "11-verify" } do
+    for _, file in ipairs { "09-stacks", "10-platform", "11-backups", "11-verify" } do
       for _, one in ipairs(include("provision/" .. file)(p)) do list[#list + 1] = one end
     end
     if p.hub_url then

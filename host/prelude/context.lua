@@ -124,6 +124,8 @@ function context.new(run, step, effect, planning)
     return envfile.json_secrets(run, path)
   end
 
+  -- The lbrun that runs, as a tar archive of what `make install` puts below PREFIX.
+  function ctx.package() return require("lb.package").archive() end
   function ctx.source(path)
     local text = run.closure:read("templates/" .. path)
     if not text then util.misuse(("there is no templates/%s"):format(path)) end

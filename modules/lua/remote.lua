@@ -75,10 +75,10 @@ local rotate = [[
 }
 ]]
 
--- remote.step(): its program, its configuration and a log that does not grow for ever
-function remote.step()
+-- remote.step(tags?): its program, its configuration and a log that does not grow for ever
+function remote.step(tags)
   return step {
-    name = "remote/program", title = "rclone and its configuration", class = "reversible",
+    name = "remote/program", title = "rclone and its configuration", class = "reversible", tags = tags,
     resources = {
       apt.installed { "rclone", "jq", "logrotate" },
       directory.present { path = remote.logs, mode = "0750", owner = "root", group = "adm" },

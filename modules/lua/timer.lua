@@ -12,14 +12,32 @@ local function one_line(text, what)
   return text
 end
 
+local function calendar(self)
+  return type(self.on_calendar) == "table" and self.on_calendar or { self.on_calendar }
+end
+
+-- The system is read-only to a service that says what it writes to, and it may do nothing that
+-- a program with data to read and write has no need of.
+local hardened = {
+  "NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "PrivateDevices=yes", "ProtectKernelTunables=yes",
+  "ProtectKernelModules=yes", "ProtectKernelLogs=yes", "ProtectControlGroups=yes", "ProtectClock=yes", "ProtectHostname=yes",
+  "RestrictRealtime=yes", "RestrictNamespaces=yes", "LockPersonality=yes", "MemoryDenyWriteExecute=yes", "SystemCallArchitectures=native",
+  "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK", "UMask=0077", "Nice=10", "IOSchedulingPriority=7",
+}
+
 local function texts(self)
   local service = { "[Unit]", "Description=" .. self.description }
   if self.after then service[#service + 1] = "After=" .. self.after end
   table.move({ "", "[Service]", "Type=oneshot", "ExecStart=" .. self.exec }, 1, 4, #service + 1, service)
   if self.user then service[#service + 1] = "User=" .. self.user end
   if self.timeout then service[#service + 1] = "TimeoutStartSec=" .. self.timeout end
+  if self.well then service[#service + 1] = "SuccessExitStatus=" .. self.well end
+  if self.writes then
+    service[#service + 1] = "ReadWritePaths=" .. table.concat(self.writes, " ")
+    table.move(hardened, 1, #hardened, #service + 1, service)
+  end
   local unit = { "[Unit]", "Description=" .. self.description, "", "[Timer]" }
-  if self.on_calendar then unit[#unit + 1] = "OnCalendar=" .. self.on_calendar end
+  for _, when in ipairs(calendar(self)) do unit[#unit + 1] = "OnCalendar=" .. when end
   if self.every then
     unit[#unit + 1] = "OnBootSec=" .. self.every
     unit[#unit + 1] = "OnUnitActiveSec=" .. self.every
@@ -30,16 +48,23 @@ local function texts(self)
 end
 
 -- timer.present { name, description, exec, on_calendar or every, user?, after?, timeout?,
--- persistent? }: both units stand, the timer is enabled and waits. What was missed while
--- the server was off is made up for unless persistent = false.
+-- persistent?, writes?, well? }: both units stand, the timer is enabled and waits. What was missed
+-- while the server was off is made up for unless persistent = false. on_calendar is a text
+-- or a list of them. `writes` is a list of
+-- paths, without spaces, that the service alone may write to (one that begins with "-" need
+-- not be there), `well` what exit statuses beside 0 are no failure.
 timer.present = resource("timer.present", {
-  args = { name = "string", description = "string", exec = "string", on_calendar = "string?", every = "string?",
-    user = "string?", after = "string?", timeout = "string?", persistent = "boolean?" },
+  args = { name = "string", description = "string", exec = "string", on_calendar = "string|table|nil", every = "string?",
+    user = "string?", after = "string?", timeout = "string?", persistent = "boolean?", writes = "table?", well = "string?" },
   check = function(self)
     if not self.name:match("^[%w_.-]+$") then error("timer.present: name is that of a unit, without its suffix", 3) end
     if (self.on_calendar == nil) == (self.every == nil) then error("timer.present: give on_calendar or every", 3) end
-    for _, key in ipairs { "description", "exec", "on_calendar", "every", "user", "after", "timeout" } do
+    for _, key in ipairs { "description", "exec", "every", "user", "after", "timeout", "well" } do
       if self[key] then one_line(self[key], key) end
+    end
+    for _, when in ipairs(calendar(self)) do one_line(when, "on_calendar") end
+    for _, path in ipairs(self.writes or {}) do
+      if not path:match("^%-?/[%w/._-]+$") then error(("timer.present: writes: '%s' is no plain path"):format(path), 3) end
     end
   end,
   id = function(self) return self.name end,

@@ -200,7 +200,7 @@ describe("what is backed up of a tool #unit", function()
     assert.same({ "postgres:nextcloud-db:nextcloud:nextcloud", "volume:snapshot:nextcloud-html:nextcloud/nextcloud-html" },
       backup.parts(stack.get "nextcloud"))
     assert.same({ "mysql:ghost-db:ghost", "volume:tar:ghost-content:volumes/ghost-content.tar.gz" }, backup.parts(stack.get "ghost"))
-    assert.same({ "volume:stop:uptime-kuma-data:volumes/uptime-kuma-data.tar.gz" }, backup.parts(stack.get "uptime-kuma"))
+    assert.same({ "volume:sqlite:uptime-kuma-data:volumes/uptime-kuma-data.tar.gz" }, backup.parts(stack.get "uptime-kuma"))
   end)
 
   it("is the files of a database that has no dump here, before all else", function()

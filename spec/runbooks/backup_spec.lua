@@ -9,40 +9,9 @@ local vps = require "support.vps"
 local provision = require "support.provision"
 local s3 = require "support.s3"
 local hub = require "support.hub"
+local three = require "support.three_tools"
 
--- Rows with what a dump must quote, a key between two tables, binary bytes; files of odd
--- names and modes.
-local fill = [=[set -e
-docker exec -i nextcloud-db psql -q -v ON_ERROR_STOP=1 -U nextcloud -d nextcloud <<'SQL'
-insert into entries select md5(i::text) from generate_series(1, 2000) i;
-create table "odd (name)" (id int primary key, body text, raw bytea);
-insert into "odd (name)" values (1, E'tab\there, line\nbreak, \\.', '\x00ff27'), (2, null, null);
-create table empty (id int);
-SQL
-docker exec -i ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" exec mysql -u root ghost' <<'SQL'
-create table parents (id int primary key, body varchar(200)) engine=innodb;
-create table children (id int primary key, parent int, raw blob, foreign key (parent) references parents (id)) engine=innodb;
-insert into parents values (1, 'it''s (a) \\ "test"),(' ), (2, 'line
-break; ü'), (3, null);
-insert into children values (1, 1, x'00ff27'), (2, 1, null);
-SQL
-for i in $(seq 1 5); do curl -sf -X POST -d "kuma$i" http://127.0.0.1:3008/ >/dev/null; done
-v=$(docker volume inspect -f '{{.Mountpoint}}' nextcloud-html)
-mkdir -p "$v/data/a b" && printf 'one\n' >"$v/data/a b/ü.txt" && ln -s "a b" "$v/data/link"
-head -c 300000 /dev/urandom >"$v/data/big" && chown 33:33 "$v/data/big" && chmod 640 "$v/data/big"
-v=$(docker volume inspect -f '{{.Mountpoint}}' ghost-content)
-mkdir -p "$v/images" && head -c 100000 /dev/urandom >"$v/images/x.png"
-]=]
-
--- All rows and all bytes, as text.
-local data = [=[
-docker exec nextcloud-db psql -XAt -U nextcloud -d nextcloud -c 'select * from entries order by 1' -c 'select * from "odd (name)" order by 1' -c 'select * from empty'
-docker exec ghost-db sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql -N -u root ghost -e "select * from entries; select * from parents; select id, parent, hex(raw) from children; show create table children"'
-curl -s http://127.0.0.1:3008/ | grep -o '"entries":[^]]*]'
-for v in nextcloud-html ghost-content uptime-kuma-data; do
-  cd "$(docker volume inspect -f '{{.Mountpoint}}' $v)"
-  find . ! -name 'kuma.db*' -printf '%p %y %m %u %g %l\n' | sort; find . -type f ! -name 'kuma.db*' -print0 | sort -z | xargs -0r sha256sum
-done]=]
+local fill, data = three.fill, three.data
 
 describe("backup and restore of three tools #vps #slow", function()
   local server, home, identity, before, store, h
@@ -87,7 +56,7 @@ describe("backup and restore of three tools #vps #slow", function()
     support.sh(("install -m 600 /dev/null %s/rclone.conf"):format(home.dir))
     support.spit(home.dir .. "/rclone.conf", store.config)
     h = hub.new(home.dir .. "/hub", "canary+Token/of=restores", outside).start()
-    local made = home.json(provision.args(server, { more = "tools=ghost,nextcloud,uptime-kuma --tags nginx,stacks --json" }))
+    local made = home.json(provision.args(server, { more = "tools=ghost,nextcloud,uptime-kuma --tags nginx,stacks,backups --json" }))
     assert(provision.fine(made))
     local _, failed, err = server:exec(fill)
     assert.equal(0, failed, err)
@@ -101,14 +70,19 @@ describe("backup and restore of three tools #vps #slow", function()
   end)
 
   it("refuses to begin without somebody whom the credentials are sealed to", function()
+    inside "mv /opt/letsbe/env/recipients /root/recipients"
     local r = home.run(args("backup"))
+    inside "mv /root/recipients /opt/letsbe/env/recipients"
     assert.equal(2, r.exit, r.err)
     assert.matches("recipients", r.err)
     assert.equal("", inside("ls " .. backups .. " 2>/dev/null"))
   end)
 
   it("publishes a whole day, with what the manifest says and no secret unsealed", function()
+    local started = "docker inspect -f '{{.State.StartedAt}}' uptime-kuma"
+    local since = inside(started)
     local r = backup()
+    assert.equal(since, inside(started), "a tool on SQLite is backed up without being stopped")
     assert.equal(0, r.exit, told(r))
     day = inside("date +%F"):gsub("\n", "")
     local at = backups .. "/daily/" .. day
@@ -124,17 +98,51 @@ describe("backup and restore of three tools #vps #slow", function()
     assert.same({ entries = 1, parents = 3, children = 2, ["public.entries"] = 2001, ['public."odd (name)"'] = 2, ["public.empty"] = 0 }, rows)
     assert.matches("^sha256:", m.parts.ghost.images[1].digest)
     assert.equal("700 root\n", inside("stat -c '%a %U' " .. backups))
-    -- The sealed file opens with the recipient's key alone, and is what stands on the server.
-    local sealed = inside("cat " .. at .. "/credentials.enc")
-    support.spit(home.dir .. "/credentials.tar", assert(crypto.age_decrypt(sealed, identity.identity)))
-    assert.equal(inside "cat /opt/letsbe/env/credentials.env", support.sh(("tar -xOf %s/credentials.tar opt/letsbe/env/credentials.env"):format(home.dir)))
-    assert.is_truthy(support.sh(("tar -tf %s/credentials.tar"):format(home.dir)):find("stacks/ghost/.env", 1, true))
+    -- The sealed files open with the recipient's key alone, and are what stands on the server: the
+    -- copy that provisioning keeps, and all that is secret besides.
+    local text = assert(crypto.age_decrypt(inside("cat " .. at .. "/credentials.enc"), identity.identity))
+    for line in inside("cat /opt/letsbe/env/credentials.env"):gmatch "[^\n]+" do
+      assert.is_truthy(line:sub(1, 1) == "#" or text:find("\n" .. line .. "\n", 1, true), (line:gsub("=.*", "")))
+    end
+    support.spit(home.dir .. "/server.tar", assert(crypto.age_decrypt(inside("cat " .. at .. "/server.enc"), identity.identity)))
+    assert.is_truthy(support.sh(("tar -tf %s/server.tar"):format(home.dir)):find("stacks/ghost/.env", 1, true))
     local s = status()
     assert.equal("success", s.status)
     assert.equal(2, s.databases_backed_up)
     assert.is_true(s.files_backed_up)
     assert.same({}, s.errors)
     same "the backup changed the data"
+  end)
+
+  it("is what the server does by itself at night, in a hardened unit, which goes on with what a crash left", function()
+    assert.equal("enabled\nenabled\nactive\nactive\n", inside [[set -- letsbe-backup.timer letsbe-restore-test.timer
+systemctl is-enabled "$@"; systemctl is-active "$@"]])
+    assert.equal("ProtectHome=yes\nProtectSystem=strict\nNoNewPrivileges=yes\n",
+      inside "systemctl show letsbe-backup.service -p ProtectSystem,ProtectHome,NoNewPrivileges")
+    local unit = inside "cat /etc/systemd/system/letsbe-backup.timer"
+    assert.matches("OnCalendar=%*%-%*%-%* 02:00:00\nOnCalendar=%*%-%*%-%* 03:00:00\nPersistent=true", unit)
+    assert.equal("", inside "ldd /opt/letsbe/lbrun/current/bin/lbrun | grep 'not found'")
+    local manifest = ("cat %s/daily/%s/manifest.json | jq -r .run"):format(backups, day)
+    local first = inside(manifest)
+    -- lbrun is killed when the first part is there; the next start goes on, then makes its own.
+    inside(([[systemctl start --no-block letsbe-backup.service
+until ls %s/daily/.*.partial*/.parts/nextcloud; do sleep 0.05; done; systemctl kill --signal=KILL letsbe-backup.service
+until systemctl is-failed letsbe-backup.service; do sleep 0.1; done]]):format(backups))
+    assert.equal(first, inside(manifest))
+    local _, failed = server:exec "systemctl start letsbe-backup.service"
+    assert.equal(0, failed, inside "journalctl -u letsbe-backup.service --no-pager | tail -30")
+    assert.is_not.equal(first, inside(manifest))
+    assert.equal("success", status().status)
+    assert.equal("0\n", inside(("ls -d %s/daily/.*.partial* 2>/dev/null | wc -l"):format(backups)))
+    local second = inside(manifest)
+    assert.equal("done\n", inside "systemctl start letsbe-backup.service && echo done")
+    assert.equal(second, inside(manifest), "a night's second try has found its work done")
+    -- The other front door.
+    assert.equal("2\n", inside "/opt/letsbe/scripts/restore.sh --tool 2>/dev/null; echo $?")
+    inside [[printf x >"$(docker volume inspect -f '{{.Mountpoint}}' ghost-content)/images/x.png"]]
+    local out, bad = server:exec(("/opt/letsbe/scripts/restore.sh --tool ghost --date %s 2>&1"):format(day))
+    assert.equal(0, bad, out)
+    same "the server's own backup and restore"
   end)
 
   it("links an unchanged file to the day before's, and replaces the day by a whole one only", function()

@@ -4,7 +4,8 @@
 # decides nothing about what is backed up, publishes nothing and removes no older backup.
 #	WORK TOOL PREVIOUS WHAT...
 #	WHAT: postgres:CONTAINER:DATABASE:USER, mysql:CONTAINER:DATABASE,
-#	volume:tar|stop|cold|snapshot:VOLUME:TO, folder:FOLDER:TO, sealed:TO:RECIPIENT,...
+#	volume:tar|stop|cold|sqlite|snapshot:VOLUME:TO, folder:FOLDER:TO, copy:FILE:TO (of an age file),
+#	sealed:TO:RECIPIENT,...
 # shellcheck disable=SC2015,SC2016
 set -u -o pipefail # fail does not return
 umask 077
@@ -131,11 +132,32 @@ snapshot() {
 	note "$to.meta" meta 0 -
 }
 
+# Of a running tool that keeps SQLite files: those by SQLite's backup API, the others as they
+# are. A copy of a file that is being written to would not do.
+sqlite() { # VOLUME FROM TO
+	local copy=$work/.copy-$1 file status
+	begin ".copy-$1"
+	mkdir "$copy" || fail "no place for a copy of $1"
+	rsync -aHAX --numeric-ids "$2/" "$copy/"
+	status=$?
+	[ $status -eq 0 ] || [ $status -eq 24 ] || fail "rsync of the volume $1 failed (status $status)"
+	while IFS= read -r -d '' file; do
+		[ "$(head -c 15 "$2/$file" | tr -d '\0')" = 'SQLite format 3' ] || continue
+		case $file in *[\'\"\\]*) fail "$file of $1 has a name that sqlite3 cannot be told" ;; esac
+		rm -f -- "$copy/$file" "$copy/$file-wal" "$copy/$file-shm" "$copy/$file-journal"
+		sqlite3 -bail "$2/$file" '.timeout 60000' ".backup '$copy/$file'" || fail "SQLite cannot copy $file of $1"
+		[ "$(sqlite3 -bail "$copy/$file" 'pragma integrity_check')" = ok ] || fail "$file of $1 is no whole SQLite file"
+		chown --reference="$2/$file" "$copy/$file" && chmod --reference="$2/$file" "$copy/$file" || fail "the owner of $file cannot be kept"
+	done < <(cd "$2" && find . -xdev -type f -size +0 ! -name '*-wal' ! -name '*-shm' -print0)
+	archive "$copy" "$3" still "$1"
+	rm -rf -- "$copy"
+}
+
 volume() {
 	local from
 	from=$(docker volume inspect -f '{{.Mountpoint}}' "$2") || fail "there is no volume $2"
 	case $1 in
-	snapshot) snapshot "$2" "$from" "$3" ;;
+	snapshot | sqlite) "$1" "$2" "$from" "$3" ;;
 	tar) archive "$from" "$3" live "$2" ;;
 	stop | cold)
 		if [ "$1" = cold ]; then stop_tool yes; else stop_tool no; fi
@@ -143,6 +165,17 @@ volume() {
 		;;
 	*) fail "there is no way '$1' to back up the volume $2" ;;
 	esac
+}
+
+is_sealed() {
+	[ "$(head -c 21 "$work/$1")" = age-encryption.org/v1 ] || fail "$1 is no age file"
+}
+
+copy() {
+	begin "$2"
+	cp -- "$1" "$work/$2" || fail "$1 cannot be copied"
+	is_sealed "$2"
+	note "$2" age 1 -
 }
 
 # What opens everything else never stands here unsealed.
@@ -153,7 +186,7 @@ sealed() {
 	for f in opt/letsbe/env opt/letsbe/stacks opt/letsbe/nginx/conf etc/letsencrypt; do [ ! -e "/$f" ] || folders+=("$f"); done
 	begin "$to"
 	tar --numeric-owner -C / -cf - "${folders[@]}" | age "${words[@]}" >"$work/$to" || fail "the credentials cannot be sealed (status $?)"
-	[ "$(head -c 21 "$work/$to")" = age-encryption.org/v1 ] || fail "$to is no age file"
+	is_sealed "$to"
 	note "$to" age "${#folders[@]}" -
 }
 
@@ -169,7 +202,7 @@ done >>"$list" || fail "its images cannot be asked"
 for what; do
 	IFS=: read -ra words <<<"$what"
 	case ${words[0]} in
-	postgres | mysql | volume | sealed) "${words[@]}" ;;
+	postgres | mysql | volume | copy | sealed) "${words[@]}" ;;
 	folder) archive "${words[1]}" "${words[2]}" live - --exclude=*.pem ;;
 	*) fail "there is no way to back up '${words[0]}'" ;;
 	esac
