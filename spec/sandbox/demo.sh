@@ -36,14 +36,20 @@ if [ ! -d "$dir/hub" ]; then
 	mkdir -m 700 "$dir/hub"
 	(umask 077 && head -c 24 /dev/urandom | base64 >"$dir/hub/token")
 fi
-python3 spec/support/hub.py "$dir/hub" "${address%.*}.1" "$(cat "$dir/hub/port" 2>/dev/null || echo 0)" \
-	>"$dir/hub/said" </dev/null &
+port=$(cat "$dir/hub/port" 2>/dev/null || true)
+: >"$dir/hub/said" # for the first look, which may come before its first word
+python3 spec/support/hub.py "$dir/hub" "${address%.*}.1" "${port:-0}" >"$dir/hub/said" </dev/null &
 trap 'kill $!' EXIT
 for _ in $(seq 100); do
-	sed -n 's/^port //p' "$dir/hub/said" >"$dir/hub/port"
-	[ ! -s "$dir/hub/port" ] || break
+	port=$(sed -n 's/^port //p' "$dir/hub/said")
+	[ -z "$port" ] || break
 	sleep 0.1
 done
+[ -n "$port" ] || {
+	echo "demo: the Hub's stand-in does not start" >&2
+	exit 1
+}
+echo "$port" >"$dir/hub/port"
 
 # Who could open the sealed copy of its credentials: in earnest a key that is kept elsewhere.
 [ -s "$dir/recovery.key" ] || age-keygen -o "$dir/recovery.key" 2>"$dir/recovery.said"
