@@ -157,8 +157,10 @@ test-%: deps-test ## make test-NAME: specs whose file or tag is NAME (test-ssh, 
 	@$(MAKE) --no-print-directory binaries
 	@spec/support/run.sh $(MODE) --match $*
 
+# Servers get the release's program: they have no libraries of the sanitizers.
 asan: ## every spec under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(MAKE) --no-print-directory MODE=asan test-all
+	@$(MAKE) --no-print-directory all
+	@LBRUN_SERVER_PROGRAM=$(CURDIR)/build/release/lbrun $(MAKE) --no-print-directory MODE=asan test-all
 
 lint: deps-lint ## luacheck, clang-tidy, cppcheck, shellcheck and the layer rules
 	@$(MAKE) --no-print-directory binaries

@@ -1,5 +1,6 @@
 -- package.lua: the lbrun that runs, as one archive: its program, runbooks, library and
--- templates, laid out as `make install` does it. It installs nothing.
+-- templates, laid out as `make install` does it. It installs nothing. LBRUN_SERVER_PROGRAM
+-- names another program for servers, where the one that runs is of no use there.
 local host = require "host"
 local crypto = require "crypto"
 local util = require "lb.util"
@@ -47,7 +48,8 @@ end
 -- package.archive() -> { bytes, sha256, version }
 function package_.archive()
   local dirs = host.data_dirs()
-  local list = { entry("bin/lbrun", 493, read "/proc/self/exe") }
+  local program = host.getenv "LBRUN_SERVER_PROGRAM"
+  local list = { entry("bin/lbrun", 493, read(program and program ~= "" and program or "/proc/self/exe")) }
   for _, one in ipairs { { "modules/lua", dirs.lua }, { "runbooks", dirs.runbooks }, { "templates", dirs.templates } } do
     tree(list, "share/lbrun/" .. one[1], one[2])
   end
