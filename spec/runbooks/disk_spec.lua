@@ -24,7 +24,7 @@ describe("a full disk", function()
     server = vps.up("disk", { disk = "900M" })
     -- Enough for the lists and the archives, too little for what is in them.
     fill(230000)
-    local r = home.run(provision.args(server, { more = "--tags packages" }))
+    local r = home.run(provision.args(server, { docker = "docker-ce", more = "--tags packages" }))
     assert.equal(6, r.exit, r.err)
     assert.matches("the disk of " .. server.url .. " is full", r.err, 1, true)
     assert.matches("No space left on device", r.err)
