@@ -133,13 +133,7 @@ return runbook {
     else
       list[#list + 1] = test_step(p, "test", p.tool and (catalog.part(p.tool) or {}).name or "The tool that was chosen", p.tool)
     end
-    list[#list + 1] = step { name = "end", title = "Without what was only for this test", class = "compensable",
-      probe = function(ctx)
-        local left = ctx.target:run(("ls -d %s/.restore-*-%s %s 2>/dev/null; true"):format(backup.dir, ctx.run, copies.fetched(ctx))).stdout
-        if left == "" and ctx.state_get("results") then return done() end
-        return pending("remove its notes" .. (p.from == "remote" and " and what was fetched" or ""))
-      end,
-      apply = function(ctx) ctx.target:run(("rm -rf %s/.restore-*-%s %s"):format(backup.dir, ctx.run, copies.fetched(ctx))) end }
+    list[#list + 1] = copies.last_step(p, "Without what was only for this test", "results")
     if p.hub_url then list[#list + 1] = told "COMPLETED" end
     list[#list + 1] = step { name = "verdict", title = "What was proved", class = "pure", apply = verdict }
     return list

@@ -188,13 +188,7 @@ return runbook {
       table.move(of_tool, 1, #of_tool, #list + 1, list)
     end
     if p.as == temp then list[#list + 1] = temp_steps(p)[1] end
-    list[#list + 1] = step { name = "end", title = "Without what was only for this restore", class = "compensable",
-      probe = function(ctx)
-        local left = ctx.target:run(("ls -d %s/.restore-*-%s %s 2>/dev/null; true"):format(backup.dir, ctx.run, copies.fetched(ctx))).stdout
-        if left == "" and ctx.state_get("tools") then return done() end
-        return pending("remove its notes" .. (p.from == "remote" and " and what was fetched" or ""))
-      end,
-      apply = function(ctx) ctx.target:run(("rm -rf %s/.restore-*-%s %s"):format(backup.dir, ctx.run, copies.fetched(ctx))) end }
+    list[#list + 1] = copies.last_step(p, "Without what was only for this restore", "tools")
     if p.hub_url then list[#list + 1] = told(p, "COMPLETED") end
     return list
   end,

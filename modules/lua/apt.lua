@@ -177,14 +177,14 @@ local function recommends(self)
   return self.recommends and " --install-recommends " or " --no-install-recommends "
 end
 
-local function name_of(self)
+local function id_of(self)
   return self.label or (#self > 4 and ("%s and %d more"):format(self[1], #self - 1)) or table.concat(self, ", ")
 end
 
 -- By this option apt's own history tells later which packages came with an effect, the
 -- needed ones among them: to have apt say so before it begins takes seconds.
 local function mark_of(self, ctx)
-  return "lbrun::Effect=" .. ("%s/%s/%s"):format(ctx.run, ctx.step, name_of(self)):gsub("[^%w/.-]", "_")
+  return "lbrun::Effect=" .. ("%s/%s/%s"):format(ctx.run, ctx.step, id_of(self)):gsub("[^%w/.-]", "_")
 end
 
 -- What an effect of apt.installed has brought: what it asked for and did not find, and what
@@ -210,7 +210,7 @@ apt.installed = resource("apt.installed", {
   args = { recommends = "boolean?", packages = "function?", label = "string?" },
   list = true,
   check = check_names,
-  id = name_of,
+  id = id_of,
   probe = function(self, ctx)
     local list = missing(ctx, names_of(self, ctx))
     if #list == 0 then return done() end

@@ -52,6 +52,19 @@ function copies.sweep(ctx)
     -exec rm -rf {} + 2>/dev/null; true]]):format(backup.dir, quote("*-" .. ctx.run)))
 end
 
+-- copies.last_step(p, title, known) -> the step by which a run's notes go, and what it has fetched;
+-- `known` names the run's state without which there is nothing yet that could be done
+function copies.last_step(p, title, known)
+  local function mine(ctx) return ("%s/.restore-*-%s %s"):format(backup.dir, ctx.run, copies.fetched(ctx)) end
+  return step { name = "end", title = title, class = "compensable",
+    probe = function(ctx)
+      local left = ctx.target:run(("ls -d %s 2>/dev/null; true"):format(mine(ctx))).stdout
+      if left == "" and ctx.state_get(known) then return done() end
+      return pending("remove its notes" .. (p.from == "remote" and " and what was fetched" or ""))
+    end,
+    apply = function(ctx) ctx.target:run("rm -rf " .. mine(ctx)) end }
+end
+
 -- The newest backup that has the tool, or that of a date. What was made last has the
 -- highest number among the days; a backup of the tool alone counts when it is later.
 local function choose_local(ctx, want)

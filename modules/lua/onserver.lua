@@ -54,9 +54,6 @@ onserver.lbrun = resource("onserver.lbrun", {
   end,
 })
 
--- In the night that has no 02:00 the timer's second time is the one; in others it finds the
--- work done (--nightly), or has another try at it.
-
 -- What a backup and a test write to; the rest of the system is read-only to them.
 local writes = { "/opt/letsbe", "/var/lib/lbrun", "/var/lib/docker", "-/var/log/letsbe" }
 
@@ -84,6 +81,8 @@ function onserver.steps(p)
   }
   if #p.recipients > 0 then
     table.move({
+      -- In the night that has no 02:00 the second time is the one; in others it finds the work
+      -- done (--nightly), or has another try at it.
       timer.present { name = "letsbe-backup", description = "Backup of this server", on_calendar = { "*-*-* 02:00:00", "*-*-* 03:00:00" },
         exec = onserver.scripts .. "/backups.sh --nightly", timeout = "20h", writes = writes, well = "3" },
       timer.present { name = "letsbe-restore-test", description = "Test of a backup by restoring it", on_calendar = "*-*-01 05:00:00",
