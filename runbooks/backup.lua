@@ -127,6 +127,21 @@ local function listing(ctx, base)
   return daily, of_week
 end
 
+local sequences = [[
+cd %s || exit 0
+for m in daily/*/manifest.json weekly/*/manifest.json tool/*/*/manifest.json; do
+  [ -s "$m" ] && jq -r '.sequence // 0' "$m" 2>/dev/null
+done; true]]
+
+-- Over all that lies there, so that it tells which was made last, whatever the clocks said.
+local function next_sequence(ctx)
+  local last = 0
+  for n in ctx.target:run(sequences:format(quote(backup.dir))).stdout:gmatch("(%d+)\n") do
+    last = math.max(last, math.tointeger(tonumber(n)))
+  end
+  return last + 1
+end
+
 -- Each part's list from the server, and that what it lists is there in full size.
 local function collect(ctx, work, day)
   local t = ctx.target
@@ -140,11 +155,8 @@ local function collect(ctx, work, day)
       end
     end
   end
-  local sequence = 0
-  local daily = listing(ctx, backup.base(ctx.params))
-  for _, item in ipairs(daily) do sequence = math.max(sequence, item.sequence) end
   local manifest = {
-    schema = 1, complete = true, run = ctx.run, date = day, sequence = sequence + 1, host = ctx.facts.hostname,
+    schema = 1, complete = true, run = ctx.run, date = day, sequence = next_sequence(ctx), host = ctx.facts.hostname,
     began = backup.utc(ctx.state_get("began")), tool = ctx.params.tool, parts = parts,
   }
   for _, part in pairs(parts) do

@@ -7,13 +7,13 @@ local find = [[
 cd %s || exit 0
 for m in daily/%s/manifest.json weekly/%s/manifest.json tool/%s/%s/manifest.json; do
   [ -s "$m" ] && jq -r --arg at "$(dirname "$m")" --arg tool %s \
-    'select(.complete == true and .parts[$tool]) | [.began, .sequence, $at] | @tsv' "$m" 2>/dev/null
+    'select(.complete == true and .parts[$tool]) | [.sequence, $at] | @tsv' "$m" 2>/dev/null
 done; true]]
 
 local find_all = [[
 cd %s || exit 0
 for m in daily/%s/manifest.json weekly/%s/manifest.json; do
-  [ -s "$m" ] && jq -r --arg at "$(dirname "$m")" 'select(.complete == true) | [.began, .sequence, $at] | @tsv' "$m" 2>/dev/null
+  [ -s "$m" ] && jq -r --arg at "$(dirname "$m")" 'select(.complete == true) | [.sequence, $at] | @tsv' "$m" 2>/dev/null
 done; true]]
 
 -- copies.params(more?) -> the parameters of a runbook that takes data out of a backup, and its own
@@ -65,24 +65,17 @@ function copies.last_step(p, title, known)
     apply = function(ctx) ctx.target:run("rm -rf " .. mine(ctx)) end }
 end
 
--- The newest backup that has the tool, or that of a date. What was made last has the
--- highest number among the days; a backup of the tool alone counts when it is later.
+-- The newest backup that has the tool, or that of a date. What was made last has the highest
+-- number, whether it is of the tool alone or a day's.
 local function choose_local(ctx, want)
   local day = want.date or "[0-9]*"
   local out = ctx.target:run(want.tool and find:format(quote(backup.dir), day, day, want.tool, day, want.tool)
     or find_all:format(quote(backup.dir), day, day)).stdout
-  local best, single
-  for began, sequence, at in out:gmatch("(%S+)\t(%d+)\t(%S+)\n") do
-    local kind, name = at:match("^(%a+)/.-([^/]+)$")
-    local one = { began = began, sequence = math.tointeger(tonumber(sequence)), at = at }
-    if not backup.is_day(name) then kind = nil end
-    if kind == "tool" and (not single or one.sequence > single.sequence) then
-      single = one
-    elseif (kind == "daily" or kind == "weekly") and (not best or one.sequence > best.sequence) then
-      best = one
-    end
+  local best
+  for sequence, at in out:gmatch("(%d+)\t(%S+)\n") do
+    local one = { sequence = math.tointeger(tonumber(sequence)), at = at }
+    if backup.is_day(at:match("[^/]+$")) and (not best or one.sequence > best.sequence) then best = one end
   end
-  if single and (not best or single.began > best.began) then best = single end
   return best and backup.dir .. "/" .. best.at
 end
 
