@@ -1,76 +1,148 @@
 -- fleet-status.lua: all tenants at once, by the thresholds of section 6.2: what the Hub knows
--- of each (heartbeat, tokens, backup, containers, version, disk, certificate), and what netcup
--- measures of its server. It changes nothing and logs in to no server.
+-- of each, what its server says of containers and disk, and what netcup measures. It changes
+-- nothing. With watch=true it goes on, each metric at its own interval, and tells what begins
+-- to be wrong and what is well again, once.
+local metrics = include "fleet-status/metrics"
+local sources = include "fleet-status/sources"
 
-local limits = { heartbeat = 15 * 60, tokens = 90, cpu = 90, disk = 90, backup = 26 * 3600, certificate = 14 }
-
--- "2031-02-03T04:05:06Z" -> how long ago, in seconds; nil: unreadable
-local function age(ctx, text)
-  local at = type(text) == "string" and incident.epoch(text)
-  return at and ctx.now() - at
+local function due_of(ctx, checked)
+  local due, now = {}, ctx.now()
+  for _, metric in ipairs(metrics) do
+    -- A clock that was set back asks again.
+    local last = checked[metric.name] or 0
+    due[metric.name] = last > now or now - last >= metric.every
+  end
+  return due
 end
 
-local function cpu(server)
-  -- A series a core, percent of one; the mean over 15 minutes and over all cores.
-  local data, newest = scp.metrics(server, "cpu", { hours = 1 }), 0
-  for _, sample in ipairs(data.samples) do newest = math.max(newest, sample.at) end
-  local sum, count = 0, 0
-  for _, sample in ipairs(data.samples) do
-    if sample.at > newest - 15 * 60 then
-      for _, value in pairs(sample.values) do sum, count = sum + value, count + 1 end
+-- -> { tenant, bad = { METRIC or SOURCE = text }, known = the same names = true, values }
+local function look(ctx, tenant, due, known)
+  local row, asked, silent = { tenant = tenant, bad = {}, known = {} }, {}, {}
+  local function ask(name)
+    if asked[name] == nil then
+      local said, why = sources[name](ctx, tenant, known)
+      asked[name], silent[name] = said or false, why
     end
+    return asked[name]
   end
-  return count > 0 and sum / count or nil
-end
-
--- What is wrong with a tenant, by what the Hub knows of it.
-local function judge(ctx, health, row, expected)
-  local bad = row.bad
-  local function say(text, ...) bad[#bad + 1] = text:format(...) end
-  row.heartbeat = age(ctx, health.heartbeat)
-  if not row.heartbeat then say "no heartbeat is known"
-  elseif row.heartbeat > limits.heartbeat then say("no heartbeat for %d min", row.heartbeat // 60) end
-  local tokens = health.tokens or {}
-  if tonumber(tokens.pool) and tonumber(tokens.used) and tokens.pool > 0 then
-    row.tokens = tokens.used * 100 / tokens.pool
-    if row.tokens > limits.tokens then say("%.0f %% of its tokens are used", row.tokens) end
-  end
-  local last = health.backup or {}
-  row.backup = last.status
-  if last.status ~= "success" then say("backup: %s", tostring(last.status or "none"))
-  elseif (age(ctx, last.timestamp) or math.huge) > limits.backup then say "its last backup is older than 26 h" end
-  for _, c in ipairs(type(health.containers) == "table" and health.containers or {}) do
-    if c.oom then say("%s was killed for want of memory", tostring(c.name))
-    elseif c.state ~= "running" then
-      say("%s is %s%s", tostring(c.name), tostring(c.state), c.exit and " with status " .. tostring(c.exit) or "")
-    end
-  end
-  row.disk, row.version, row.certificate = tonumber(health.disk_percent), health.openclaw, tonumber(health.certificate_days)
-  if row.disk and row.disk > limits.disk then say("the disk is %.0f %% full", row.disk) end
-  if expected and row.version ~= expected then say("OpenClaw is %s, not %s", tostring(row.version or "unknown"), expected) end
-  if row.certificate and row.certificate < limits.certificate then say("a certificate ends in %d days", row.certificate) end
-end
-
-local function look(ctx, tenant, servers)
-  local p, row = ctx.params, { tenant = tenant, bad = {} }
-  local health, why = hub.get(ctx, { call = "health", args = { tenant = tenant } })
-  if type(health) == "table" then judge(ctx, health, row, p.openclaw)
-  else row.bad[1] = "the Hub knows nothing: " .. tostring(why) end
-  local id = servers[netcup.nickname(tenant)]
-  if p.netcup and not id then row.bad[#row.bad + 1] = "no server at netcup has its nickname" end
-  if id then
-    local fine, value = pcall(cpu, id)
-    if not fine then row.bad[#row.bad + 1] = "netcup: " .. tostring(value)
-    elseif value then
-      row.cpu = value
-      if value > limits.cpu then row.bad[#row.bad + 1] = ("CPU %.0f %% over 15 minutes"):format(value) end
+  for _, metric in ipairs(metrics) do
+    for _, name in ipairs(due[metric.name] and metric.from or {}) do
+      local said = ask(name)
+      row.known[name] = true
+      if silent[name] then
+        row.bad[name] = silent[name]
+        break
+      elseif said then
+        row.known[metric.name] = true
+        row.bad[metric.name] = metric.judge(ctx, said, row)
+        break
+      end
     end
   end
   return row
 end
 
+-- -> a row a tenant, and why netcup gives no list of servers
+local function all(ctx, due, restarts)
+  local p, list, known, silent = ctx.params, { limit = ctx.params.at_once }, { restarts = restarts }, nil
+  if p.netcup and due.cpu then
+    local fine, servers = pcall(scp.servers)
+    if fine then
+      known.servers = {}
+      for _, s in ipairs(servers) do known.servers[s.nickname or ""] = s.id end
+    else
+      silent = servers
+    end
+  end
+  for i, tenant in ipairs(p.tenants) do list[i] = function() return look(ctx, tenant, due, known) end end
+  return parallel(list), silent
+end
+
 local function cell(value, form, unit)
   return value and form:format(value) .. (unit or "") or "-"
+end
+
+local function wrong_of(row)
+  local list = {}
+  for _, name in ipairs(sorted_keys(row.bad)) do list[#list + 1] = row.bad[name] end
+  return list
+end
+
+local function show(ctx)
+  local wrong, rows, silent = 0, all(ctx, due_of(ctx, {}), {})
+  if silent then error(silent, 0) end
+  local form = "%-24s %9s %7s %8s %5s %5s %5s  %s"
+  local lines = { form:format("TENANT", "HEARTBEAT", "TOKENS", "BACKUP", "CPU", "DISK", "CERT", "WHAT IS WRONG") }
+  for _, row in ipairs(rows) do
+    row.bad, row.known = json.array(wrong_of(row)), nil
+    if #row.bad > 0 then wrong = wrong + 1 end
+    lines[#lines + 1] = form:format(row.tenant,
+      cell(row.heartbeat and row.heartbeat // 60, "%d", " min"), cell(row.tokens, "%.0f", " %"),
+      cell(row.backup, "%s"), cell(row.cpu, "%.0f", " %"), cell(row.disk, "%.0f", " %"), cell(row.certificate, "%d", " d"),
+      table.concat(row.bad, "; "))
+  end
+  ctx.log(table.concat(lines, "\n"))
+  ctx.state_set("rows", rows)
+  if wrong > 0 then fail("verify", ("%d of %d tenants need somebody"):format(wrong, #rows)) end
+end
+
+-- A notice's key is that of its change, so that a run that died in between tells it once. The
+-- Hub is not told that it is silent.
+local function tell(ctx, changes)
+  for _, c in ipairs(changes) do
+    if c.metric ~= "hub" then
+      hub.report(ctx, { call = "notice", args = { tenant = c.tenant }, key = ("%s %s %d"):format(c.tenant, c.metric, c.at),
+        fields = { kind = c.over and "recovery" or "alert", subject = ("%s: %s"):format(c.tenant, c.text),
+          details = { metric = c.metric, since = os.date("!%Y-%m-%dT%H:%M:%SZ", c.since) } } })
+    end
+  end
+end
+
+-- What is the same of many tenants, such as a Hub that is silent, is one line.
+local function log(ctx, changes)
+  local texts, of = {}, {}
+  for _, c in ipairs(changes) do
+    if not of[c.text] then texts[#texts + 1], of[c.text] = c.text, {} end
+    table.insert(of[c.text], c.tenant)
+  end
+  for _, text in ipairs(texts) do
+    local names = of[text]
+    ctx.log(("%s: %s"):format(#names > 5 and ("%d tenants"):format(#names) or table.concat(names, ", "), text))
+  end
+end
+
+-- One look, then the next when the next metric is due.
+local function watch(ctx)
+  local w = ctx.state_get "watch" or { checked = {}, bad = {}, restarts = {}, changes = {} }
+  tell(ctx, w.changes)
+  local due, now = due_of(ctx, w.checked), ctx.now()
+  local rows, silent = all(ctx, due, w.restarts)
+  w.changes = json.array {}
+  for _, row in ipairs(rows) do
+    for _, name in ipairs(sorted_keys(row.known)) do
+      local key, text = row.tenant .. " " .. name, row.bad[name]
+      local since = w.bad[key]
+      if (text ~= nil) ~= (since ~= nil) then
+        table.insert(w.changes, { tenant = row.tenant, metric = name, text = text or name .. " is well again",
+          over = since and true, at = now, since = since or now })
+        w.bad[key] = not since and now or nil
+      end
+    end
+  end
+  for name, yes in pairs(due) do
+    if yes and not (silent and name == "cpu") then w.checked[name] = now end
+  end
+  silent = silent and (type(silent) == "table" and silent.message or tostring(silent))
+  if silent and silent ~= w.silent then ctx.log("netcup: " .. silent) end
+  w.silent = silent
+  log(ctx, w.changes)
+  ctx.state_set("watch", w)
+  tell(ctx, w.changes)
+  local following = now + 300
+  for _, metric in ipairs(metrics) do following = math.min(following, (w.checked[metric.name] or now) + metric.every) end
+  local count = 0
+  for _ in pairs(w.bad) do count = count + 1 end
+  ctx.later({ at = math.max(following, now + 1) }, ("%d tenants are watched, %d things are wrong"):format(#ctx.params.tenants, count))
 end
 
 return runbook {
@@ -80,29 +152,14 @@ return runbook {
     hub_url = param.string { pattern = "^https?://", description = "the Hub" },
     runner_token = param.secret { description = "the Hub's token" },
     netcup = param.boolean { default = true, description = "ask netcup for the CPU of the servers" },
+    ssh = param.boolean { default = true, description = "ask the servers that tenants.json names for containers and disk" },
     openclaw = param.string { default = catalog.platform.openclaw.tag, description = "the version that is expected" },
     at_once = param.integer { min = 1, max = 64, default = 16, description = "how many are asked at a time" },
+    watch = param.boolean { default = false, description = "go on by `lbrun worker`, each metric at its interval" },
   },
   steps = {
     step { name = "look", title = "Tenants", class = "pure", apply = function(ctx)
-      local p, servers, list = ctx.params, {}, { limit = ctx.params.at_once }
-      if p.netcup then
-        for _, s in ipairs(scp.servers()) do servers[s.nickname or ""] = s.id end
-      end
-      for i, tenant in ipairs(p.tenants) do list[i] = function() return look(ctx, tenant, servers) end end
-      local rows, wrong = parallel(list), 0
-      local form = "%-24s %9s %7s %8s %5s %5s %5s  %s"
-      local lines = { form:format("TENANT", "HEARTBEAT", "TOKENS", "BACKUP", "CPU", "DISK", "CERT", "WHAT IS WRONG") }
-      for _, row in ipairs(rows) do
-        if #row.bad > 0 then wrong = wrong + 1 end
-        lines[#lines + 1] = form:format(row.tenant,
-          cell(row.heartbeat and row.heartbeat // 60, "%d", " min"), cell(row.tokens, "%.0f", " %"),
-          cell(row.backup, "%s"), cell(row.cpu, "%.0f", " %"), cell(row.disk, "%.0f", " %"), cell(row.certificate, "%d", " d"),
-          table.concat(row.bad, "; "))
-      end
-      ctx.log(table.concat(lines, "\n"))
-      ctx.state_set("rows", rows)
-      if wrong > 0 then fail("verify", ("%d of %d tenants need somebody"):format(wrong, #rows)) end
+      if ctx.params.watch then watch(ctx) else show(ctx) end
     end },
   },
 }

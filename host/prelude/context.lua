@@ -223,6 +223,15 @@ function context.new(run, step, effect, planning)
     if planning or not effect then util.misuse("exclusive belongs to an apply") end
     return require("lb.lock").turn(run, name, fn)
   end
+  -- What a command that only reads says on another server: a tenant of tenants.json or the
+  -- URL of a target. As root, over a connection of its own; the journal is told nothing.
+  -- -> { stdout, stderr, status }, whatever the status; raises where nobody can log in.
+  function ctx.visit(name, command, options)
+    if planning then util.misuse("a plan visits no other server") end
+    return access.visit(run, require("lb.loader").target(name), command, options)
+  end
+  -- Whether tenants.json names a tenant.
+  function ctx.known(name) return type(require("lb.loader").tenants()[name]) == "table" end
   function ctx.child(options)
     if planning or not effect then util.misuse("a child run is started by an apply") end
     return require("lb.engine").child(run, step, effect, options)

@@ -160,7 +160,7 @@ def first_provisioning(rounds):
         if i % 2 == 1:
             theirs.append(shell_on_bare(f"bench-shell{i}"))
         say(f"first provisioning, round {i} of {rounds}: lbrun {ours[-1]:.1f} s, shell {theirs[-1]:.1f} s")
-    return statistics.mean(ours), statistics.mean(theirs), server
+    return statistics.median(ours), statistics.median(theirs), server
 
 
 def no_change(server):
@@ -214,9 +214,9 @@ def arguments():
         prog="bench.py", description="Measures lbrun against Ansible, the runbook's own shell and ssh, "
         "on throwaway VPSs of this machine, as ratios in one run. Root is needed; `make bench` "
         "installs what it needs and builds lbrun. The table is kept in build/bench/result.txt.")
-    parser.add_argument("--rounds", type=int, default=os.environ.get("LBRUN_BENCH_ROUNDS", "2"), metavar="N",
+    parser.add_argument("--rounds", type=int, default=os.environ.get("LBRUN_BENCH_ROUNDS", "3"), metavar="N",
                         help="how often each side provisions a bare server, in turns "
-                        "(default: $LBRUN_BENCH_ROUNDS, else 2)")
+                        "(default: $LBRUN_BENCH_ROUNDS, else 3)")
     given = parser.parse_args()
     if given.rounds < 1:
         parser.error("--rounds: at least one")

@@ -10,6 +10,7 @@ local token = "fleet-canary-token-0817"
 
 describe("the fleet #unit", function()
   local home, hub, s
+  local clock = 0 -- how far the watched fleet's time is ahead
   setup(function()
     s = netcups.start()
     s.login()
@@ -24,7 +25,7 @@ describe("the fleet #unit", function()
     home.remove()
   end)
 
-  local function stamp(ago) return os.date("!%Y-%m-%dT%H:%M:%SZ", os.time() - ago) end
+  local function stamp(ago) return os.date("!%Y-%m-%dT%H:%M:%SZ", os.time() + clock - ago) end
   local function tenant(name, fields)
     local h = { heartbeat = stamp(120), tokens = { used = 10, pool = 100 }, backup = { status = "success", timestamp = stamp(3600) },
       containers = json.array { { name = "odoo", state = "running" } }, disk_percent = 40, openclaw = "v1", certificate_days = 60 }
@@ -111,5 +112,150 @@ sys.exit(code)']]
     print(("500 tenants: %.1f s, %.0f MiB"):format(took, kib / 1024))
     -- A third of a MiB a tenant would be too much.
     assert.is_true(kib < 160 * 1024, kib)
+  end)
+
+  describe("that is watched", function()
+    local function environment(more)
+      local o = s.settings()
+      local env = { LBRUN_NETCUP_ISSUER = o.issuer, LBRUN_NETCUP_API = o.api, CLOCKAT = tostring(clock), LD_PRELOAD = "./" .. support.clockat }
+      for k, v in pairs(more or {}) do env[k] = k == "LD_PRELOAD" and v .. " " .. env[k] or v end
+      return env
+    end
+    local function watch(names)
+      support.sh(("rm -rf %s/state/lbrun/journal.* %s/hub/requests.jsonl; mkdir -p %s/var"):format(home.dir, home.dir, home.dir))
+      support.spit(home.dir .. "/p.json", json.encode { tenants = json.array(names), watch = true })
+      return home.json(("runbooks/fleet-status.lua -p %s/p.json hub_url=%s runner_token=@%s openclaw=v1 --json --no-input"):format(home.dir,
+        hub.url, hub.token_file), { env = environment() })
+    end
+    -- lbrun worker, so many seconds later
+    local function later(seconds, more)
+      clock = clock + seconds
+      return home.json(("worker --once --json hub_url=%s runner_token=@%s"):format(hub.url, hub.token_file), { env = environment(more) })
+    end
+    -- What the Hub was told since the last call, by subject.
+    local told_before = 0
+    local function told()
+      local list, all = {}, hub.requests()
+      for i = told_before + 1, #all do
+        local r = all[i]
+        if r.effective and r.path:find("/notices$") then list[#list + 1] = r.body.kind .. ": " .. r.body.subject end
+      end
+      told_before = #all
+      table.sort(list)
+      return list
+    end
+    before_each(function()
+      clock, told_before = 0, 0
+      hub.stop()
+      os.remove(hub.dir .. "/requests.jsonl")
+      hub.start()
+      s.control("server", { id = 111007, set = { nickname = "tenant-well" } })
+    end)
+
+    it("is told once of what begins to be wrong, and once that it is well again", function()
+      tenant "well"
+      local r = watch { "well" }
+      assert.equal(10, r.exit, r.err)
+      assert.same({}, told())
+      tenant("well", { heartbeat = stamp(16 * 60) })
+      later(10)
+      assert.same({}, told())
+      later(300)
+      assert.same({ "alert: well: no heartbeat for 21 min" }, told())
+      later(301)
+      assert.same({}, told())
+      tenant "well"
+      later(301)
+      assert.same({ "recovery: well: heartbeat is well again" }, told())
+      assert.equal(0, home.run("verify-journal").exit)
+    end)
+
+    it("is asked for each metric at its own interval", function()
+      tenant "well"
+      local r = watch { "well" }
+      assert.equal(10, r.exit, r.err)
+      local function cpu() return #s.requests "^GET .*/metrics/cpu" end
+      local function broken()
+        tenant("well", { tokens = { used = 95, pool = 100 }, containers = json.array { { name = "odoo", state = "exited", exit = 1 } },
+          disk_percent = 97, backup = { status = "failed" }, certificate_days = 3, openclaw = "v0" })
+      end
+      local before = cpu()
+      broken()
+      later(301)
+      assert.same({ "alert: well: 95 % of its tokens are used", "alert: well: OpenClaw is v0, not v1" }, told())
+      later(301)
+      assert.same({ "alert: well: odoo is exited with status 1" }, told())
+      assert.equal(before, cpu())
+      later(301)
+      assert.same({ "alert: well: the disk is 97 % full" }, told())
+      assert.equal(before + 1, cpu())
+      for _ = 1, 3 do
+        later(301)
+        broken()
+      end
+      assert.same({}, told())
+      later(86400)
+      broken()
+      later(301)
+      assert.same({ "alert: well: a certificate ends in 3 days", "alert: well: backup: failed" }, (function()
+        local list = {}
+        for _, text in ipairs(told()) do if not text:find "heartbeat" then list[#list + 1] = text end end
+        return list
+      end)())
+    end)
+
+    it("goes on while the Hub or netcup is silent, and says so once", function()
+      tenant "well"
+      assert.equal(10, watch({ "well" }).exit)
+      hub.stop()
+      s.control("fault", { match = "GET .*/servers", status = 503, body = { message = "maintenance" }, times = 100 })
+      local lines = {}
+      for _ = 1, 4 do
+        local r = later(301)
+        for _, line in ipairs(r.lines) do
+          if line.type == "log" then lines[#lines + 1] = line.text end
+        end
+      end
+      local text = table.concat(lines, "\n")
+      assert.equal(1, select(2, text:gsub("well: the Hub knows nothing", "")), text)
+      assert.equal(1, select(2, text:gsub("netcup: ", "")), text)
+      hub.start()
+      s.control("fault", {})
+      tenant("well", { heartbeat = stamp(16 * 60) })
+      later(301)
+      assert.same({ "alert: well: no heartbeat for 16 min" }, told())
+    end)
+
+    it("that is killed at any commit tells each change once", function()
+      local function prepared()
+        tenant "well"
+        clock = 0
+        hub.stop()
+        os.remove(hub.dir .. "/requests.jsonl")
+        hub.start()
+        told_before = 0
+        assert.equal(10, watch({ "well" }).exit)
+        tenant("well", { heartbeat = stamp(16 * 60), tokens = { used = 95, pool = 100 } })
+      end
+      prepared()
+      local counted = { LD_PRELOAD = "./" .. support.killat, KILLAT = "0", KILLAT_WHEN = "after", KILLAT_COUNT_FILE = home.dir .. "/commits" }
+      later(301, counted)
+      local commits = tonumber(support.slurp(home.dir .. "/commits"):match "%d+")
+      assert.is_true(commits >= 8, commits)
+      for n = 1, commits do
+        prepared()
+        local r = later(301, { LD_PRELOAD = "./" .. support.killat, KILLAT = tostring(n), KILLAT_WHEN = n % 2 == 0 and "before" or "after",
+          KILLAT_COUNT_FILE = home.dir .. "/commits" })
+        assert.equal(9, r.signal, ("commit %d: %s"):format(n, r.err))
+        later(0)
+        later(301)
+        later(301)
+        assert.same({ "alert: well: 95 % of its tokens are used", "alert: well: no heartbeat for 21 min" }, (function()
+          local list = {}
+          for _, text in ipairs(told()) do list[#list + 1] = text:gsub("for 2%d min", "for 21 min"):gsub("for 3%d min", "for 21 min") end
+          return list
+        end)(), "commit " .. n)
+      end
+    end)
   end)
 end)

@@ -1,9 +1,11 @@
 -- platform_spec.lua: step 10 and the verification, on a VPS that has Docker, with one tool.
--- OpenClaw, the Secrets Proxy and Uptime Kuma are stand-ins. Steps 1 to 8 are not run here.
+-- OpenClaw, the Secrets Proxy, Uptime Kuma and the Hub are stand-ins. Steps 1 to 8 are not run here.
 local support = require "support.lbrun"
 local vps = require "support.vps"
 local provision = require "support.provision"
 local canary = require "support.canary"
+local hubs = require "support.hub"
+local json = require "json"
 
 describe("step 10 #vps #slow", function()
   local server, home
@@ -162,5 +164,55 @@ describe("step 10 #vps #slow", function()
     server:exec "iptables -D INPUT -i lo -p tcp --dport 3008 -j REJECT --reject-with tcp-reset"
     assert.equal(3, r.exit, r.err)
     assert.matches("Uptime Kuma does not answer as it should at http://127.0.0.1:3008/api/entry%-page", table.concat(r.last.warnings, "\n"))
+  end)
+
+  it("is looked at by fleet-status over SSH: what crashed, what was killed for want of memory, how full the disk is", function()
+    local hub = hubs.new(home.dir .. "/hub", "fleet-canary-token-0818").start()
+    finally(function() hub.stop() end)
+    support.sh(("mkdir -p %s/hub/health"):format(home.dir))
+    local now = os.date("!%Y-%m-%dT%H:%M:%SZ")
+    -- What the Hub has heard of containers and disk is older than what the server says itself.
+    support.spit(home.dir .. "/hub/health/acme.json", json.encode { heartbeat = now, backup = { status = "success", timestamp = now },
+      openclaw = "v1", disk_percent = 99, containers = json.array { { name = "old", state = "exited", exit = 3 } } })
+    local function listed(url)
+      support.spit(home.dir .. "/tenants.json", json.encode { acme = url and { target = url, identity = server.key } or nil })
+    end
+    local function bad(more)
+      local r = home.json(("runbooks/fleet-status.lua tenants=acme hub_url=%s runner_token=@%s netcup=false openclaw=v1 --json --no-input %s")
+        :format(hub.url, hub.token_file, more or ""), { env = { LBRUN_TENANTS = home.dir .. "/tenants.json" } })
+      for _, line in ipairs(r.lines) do
+        if line.type == "state" and line.key == "rows" then
+          assert.equal(#line.value[1].bad == 0 and 0 or 11, r.exit, r.err)
+          return table.concat(line.value[1].bad, "; "), line.value[1], r
+        end
+      end
+      error(r.err)
+    end
+    listed(server.url)
+    local text, row = bad()
+    assert.equal("", text)
+    assert.is_true(row.disk > 0 and row.disk < 99, tostring(row.disk))
+    server:exec(("docker stop uptime-kuma; docker kill letsbe-secrets-proxy; docker run --name hungry -m 24m %s tail /dev/zero; true"):format(vps.nginx))
+    text = bad()
+    server:exec "docker rm hungry; docker start uptime-kuma letsbe-secrets-proxy"
+    assert.matches("hungry was killed for want of memory", text)
+    assert.matches("letsbe%-secrets%-proxy is exited with status 137", text)
+    assert.matches("uptime%-kuma is exited with status %d+", text)
+    -- One that ended well and was never meant to go on is nobody's worry.
+    server:exec(("docker run --name once %s true"):format(vps.nginx))
+    text = bad()
+    server:exec "docker rm once"
+    assert.equal("", (text:gsub("[%w-]+ is not healthy", "")))
+    assert.matches("^the disk is 99 %% full; old is exited with status 3$", (bad "ssh=false"))
+    -- A server that is not the one that was provisioned is not listened to.
+    local id = server:exec "cat /etc/machine-id"
+    server:exec "cp /etc/machine-id /root/id; tr 0-9 1-90 </root/id >/etc/machine-id"
+    text = bad()
+    server:exec("cat >/etc/machine-id", { stdin = id })
+    assert.matches("its server: .*is not the same server", text)
+    listed "ssh://root@127.0.0.1:9"
+    assert.matches("its server: cannot log in to ssh://root@127.0.0.1:9", (bad()))
+    listed(nil)
+    assert.matches("^the disk is 99 %% full; old is exited with status 3$", (bad()))
   end)
 end)
