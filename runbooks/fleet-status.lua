@@ -93,7 +93,7 @@ local function tell(ctx, changes)
     if c.metric ~= "hub" then
       hub.report(ctx, { call = "notice", args = { tenant = c.tenant }, key = ("%s %s %d"):format(c.tenant, c.metric, c.at),
         fields = { kind = c.over and "recovery" or "alert", subject = ("%s: %s"):format(c.tenant, c.text),
-          details = { metric = c.metric, since = os.date("!%Y-%m-%dT%H:%M:%SZ", c.since) } } })
+          details = { metric = c.metric, since = backup.utc(c.since) } } })
     end
   end
 end
@@ -133,7 +133,7 @@ local function watch(ctx)
     if yes and not (silent and name == "cpu") then w.checked[name] = now end
   end
   silent = silent and (type(silent) == "table" and silent.message or tostring(silent))
-  if silent and silent ~= w.silent then ctx.log("netcup: " .. silent) end
+  if silent and silent ~= w.silent then ctx.log(silent) end
   w.silent = silent
   log(ctx, w.changes)
   ctx.state_set("watch", w)

@@ -65,6 +65,12 @@ end
 
 local function claim(ctx)
   local p = ctx.params
+  if p.restore then
+    local lost = patient(ctx, function()
+      return netcup.step_aside(ctx, { tenant = p.tenant, region = p.region, other_region = p.other_region })
+    end)
+    if lost then ctx.log(("server %d is lost, and keeps what is on it under the nickname lost-%s"):format(lost, p.tenant)) end
+  end
   local server, why = patient(ctx, function()
     if p.mode == "manual" and not p.server then
       local row = netcup.find(netcup.nickname(p.tenant))
@@ -157,7 +163,8 @@ local function provision(ctx)
     "docker_source" } do given[name] = p[name] end
   for name in pairs(shared) do given[name] = p[name] end
   if p.hub_url then given.job_id = p.job_id or p.order end
-  on_server(ctx, p.provision, given, function(message) fail("server", message) end)
+  if p.restore then given.date = p.date end
+  on_server(ctx, p.restore and p.restore_server or p.provision, given, function(message) fail("server", message) end)
 end
 
 local function with(params)
@@ -188,6 +195,12 @@ return runbook {
     server_deadline = param.duration { default = "6h", description = "how long the first contact is waited for" },
     target = param.string { optional = true, pattern = "^%l+:", description = "how the server is reached, where not by its address" },
     provision = param.string { default = "provision.lua", description = "the runbook that sets it up" },
+    restore = param.boolean { default = false, description = "the tenant has lost its server: another is claimed, and its data restored" },
+    restore_server = param.string { default = "restore-server.lua", description = "the runbook that does it" },
+    other_region = param.boolean { default = false, description = "of a restore: not where the lost server stands" },
+    date = param.string { optional = true, pattern = "^%d%d%d%d%-%d%d%-%d%d$", description = "of a restore: the backup's day" },
+    remote_config = param.secret { optional = true, description = "of a restore: rclone configuration with a section [remote]" },
+    recovery_key = param.secret { optional = true, description = "of a restore: the age identity of the credentials" },
   },
   steps = {
     state("PAYMENT_CONFIRMED", "A server is claimed", {}, claim),
@@ -201,6 +214,11 @@ return runbook {
       told(ctx, "job", "fulfilled", { status = "COMPLETED", step = "FULFILLED" })
     end },
   },
+  preflight = function(ctx)
+    for _, name in ipairs(ctx.params.restore and { "remote_config", "recovery_key" } or {}) do
+      if not pcall(ctx.secret, name) then fail("key", ("a restore needs %s=@FILE"):format(name)) end
+    end
+  end,
   on_failure = function(ctx, why)
     told(ctx, "job", "failed " .. why.number, { status = "FAILED", step = why.step, message = why.message })
   end,

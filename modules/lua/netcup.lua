@@ -43,11 +43,18 @@ function netcup.facts(server)
   return { cpus = live.cpuCount, memory = (live.maxServerMemoryInMiB or 0) * (1 << 20), disk = disk }
 end
 
+-- netcup.stands_in(server, region) -> yes or no, and the city
+function netcup.stands_in(server, region)
+  local city = server.site and server.site.city or "an unknown place"
+  for _, name in ipairs(cities[region]) do
+    if city == name then return true, city end
+  end
+  return false, city
+end
+
 -- netcup.misfits(server, tier, region) -> texts that say why it is not one of these
 function netcup.misfits(server, tier, region)
-  local list, city = {}, server.site and server.site.city or "an unknown place"
-  local there = false
-  for _, name in ipairs(cities[region]) do there = there or city == name end
+  local list, there, city = {}, netcup.stands_in(server, region)
   if not there then list[#list + 1] = ("it stands in %s, not in %s"):format(city, table.concat(cities[region], ", ")) end
   if server.disabled then list[#list + 1] = "it is disabled" end
   for _, text in ipairs(catalog.shortfalls(tier, netcup.facts(server))) do list[#list + 1] = text end
@@ -102,6 +109,39 @@ function netcup.claim(ctx, given)
     netcup.rename(chosen.id, nickname)
     return scp.server(chosen.id)
   end)
+end
+
+-- netcup.step_aside(ctx, { tenant, region, other_region? }): the server that a tenant has lost
+-- gives its nickname up, so that another can be claimed, which is to stand where it stood. One
+-- that runs is not lost. -> its id, or nil: netcup has none by its nickname
+function netcup.step_aside(ctx, given)
+  local nickname, gone, lost = netcup.nickname(given.tenant), "lost-" .. given.tenant, ctx.state_get "lost"
+  if not lost then
+    local row, earlier = netcup.find(nickname), netcup.find(gone)
+    if row and earlier then
+      fail("params", ("server %d has the nickname %s from an earlier loss: give it another, then resume; nothing was changed"):format(earlier.id, gone))
+    end
+    row = row or earlier
+    if not row then
+      lost = { id = 0 }
+    else
+      local server = scp.server(row.id)
+      if server.serverLiveInfo.state ~= "SHUTOFF" then
+        fail("params", ("server %d of %s is %s, so it is not lost: switch it off in netcup's control panel, then resume; nothing was changed")
+          :format(row.id, given.tenant, server.serverLiveInfo.state))
+      end
+      local there, city = netcup.stands_in(server, given.region)
+      if not there and not given.other_region then
+        fail("params", ("server %d, which is lost, stands in %s: region=%s is another; say other_region=true if that is meant; nothing was changed")
+          :format(row.id, city, given.region))
+      end
+      lost = { id = row.id }
+    end
+    ctx.state_set("lost", lost)
+  end
+  if lost.id == 0 then return nil end
+  if scp.server(lost.id).nickname == nickname then netcup.rename(lost.id, gone) end
+  return lost.id
 end
 
 -- netcup.rename(id, nickname): done when netcup shows it.

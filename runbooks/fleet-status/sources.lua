@@ -37,7 +37,7 @@ function sources.netcup(_, tenant, known)
   local server = known.servers[netcup.nickname(tenant)]
   if not server then return nil, "no server at netcup has its nickname" end
   local fine, data = pcall(scp.metrics, server, "cpu", { hours = 1 })
-  if not fine then return nil, "netcup: " .. tostring(data) end
+  if not fine then return nil, tostring(data) end
   local newest, sum, count = 0, 0, 0
   for _, sample in ipairs(data.samples) do newest = math.max(newest, sample.at) end
   for _, sample in ipairs(data.samples) do

@@ -1,6 +1,7 @@
 -- fulfil_spec.lua: runbooks/fulfil.lua and `lbrun worker`, from an order to FULFILLED. Netcup,
 -- the Hub, the name servers and provision.lua are stand-ins; the server is this machine, by
 -- local:. Time is moved by clockat.so. A real server is fulfil_vps_spec.lua's.
+local host = require "host"
 local json = require "json"
 local process = require "process"
 local support = require "support.lbrun"
@@ -10,7 +11,7 @@ local netcups = require "support.netcup"
 local token = "fulfilment-canary-token-0815"
 local address = "198.18.28.138"
 -- Loopback addresses of this process alone: name servers are asked at port 53.
-local own = ("127.77.%d"):format(require "host".pid() % 250 + 1)
+local own = ("127.77.%d"):format(host.pid() % 250 + 1)
 local resolver, authoritative = own .. ".1:5353", own .. ".2"
 local names = { "acme.example", "files.acme.example" }
 
@@ -75,7 +76,7 @@ local function provisioned()
   return (support.sh(("[ ! -e %s/provisioned ] || cat %s/provisioned"):format(home.dir, home.dir)))
 end
 
-local function server(id) return assert(s.open():server(id or 111008)) end
+local function server(id) return assert(s.open():server(id or 111007)) end
 
 local provision = [[return runbook { name = "small", summary = "stands in for provision.lua",
   params = { tenant = param.string {}, domain = param.string {}, tier = param.string {}, region = param.string {}, tools = param.list {},
@@ -305,6 +306,64 @@ describe("an order #unit", function()
     end
     assert.same({ "AWAITING_SERVER", "failed" }, { (where()), run_of().status })
     assert.equal(1, #s.requests "^POST .*/image ")
+  end)
+
+  it("of a tenant that has lost its server claims another in the same region, restores onto it, and leaves the lost one alone", function()
+    worker()
+    assert.equal("done", where())
+    support.spit(home.dir .. "/small-restore.lua", (provision:gsub("DIR", home.dir):gsub('name = "small"', 'name = "small-restore"')
+      :gsub("params = {", 'params = { date = param.string { optional = true }, remote_config = param.secret {}, recovery_key = param.secret {},', 1)
+      :gsub("probe = .- end,\n", 'probe = function(ctx) return ctx.target:exists("' .. home.dir .. '/restored") and done() or pending() end,\n', 1)
+      :gsub("apply = .-\n    end }", ([[apply = function(ctx)
+        ctx.target:put("%s/restored", ctx.params.date .. " " .. ctx.params.domain .. "\n")
+        ctx.target:put("%s/key-seen", ctx.secret "recovery_key", { mode = "0600" })
+      end }]]):format(home.dir, home.dir):gsub("%%", "%%%%"), 1)))
+    for _, name in ipairs { "remote_config", "recovery_key" } do
+      support.sh(("install -m 600 /dev/null %s/%s"):format(home.dir, name))
+      support.spit(home.dir .. "/" .. name, name .. "-canary-0819\n")
+    end
+    local new_address = "198.18.28.140"
+    s.control("server", { id = 111010, set = { nickname = "pool", site = { id = 2, city = "Manassas" },
+      ipv4Addresses = { { id = 1, ip = new_address, netmask = "255.255.252.0", gateway = "198.18.28.1" } } } })
+    local images = #s.requests "^POST .*/image "
+    local function restore(id, more)
+      return home.json(("runbooks/fulfil.lua order=%s tenant=acme domain=acme.example tier=build tools=nextcloud hub_url=%s runner_token=@%s -p %s/defaults.json "
+        .. "-i %s/key --json --no-input --allow-local-root restore=true date=2031-02-03 restore_server=%s/small-restore.lua %s")
+        :format(id, hub.url, hub.token_file, home.dir, home.dir, home.dir, more or ""), { env = environment() })
+    end
+    local secrets = ("remote_config=@%s/remote_config recovery_key=@%s/recovery_key"):format(home.dir, home.dir)
+    local r = restore "r-0"
+    assert.equal(12, r.exit, r.err)
+    assert.matches("a restore needs remote_config=@FILE", r.last and r.last.message or r.err)
+    -- One that runs is not lost.
+    r = restore("r-1", secrets)
+    assert.is_true(r.exit == 2 or r.exit == 5, r.exit .. r.err)
+    assert.matches("server 111007 of acme is RUNNING, so it is not lost", r.last.message)
+    assert.equal("tenant-acme", server(111007).nickname)
+    s.control("server", { id = 111007, live = { state = "SHUTOFF" } })
+    r = restore("r-2", secrets .. " region=na")
+    assert.matches("server 111007, which is lost, stands in Nuremberg: region=na is another", r.last.message)
+    assert.equal("tenant-acme", server(111007).nickname)
+    -- The pool has one in another region alone: that is no choice of lbrun's.
+    r = restore("r-3", secrets)
+    assert.equal(10, r.exit, r.err)
+    assert.matches("it stands in Manassas", r.last.message)
+    assert.same({ "lost-acme", "pool" }, { server(111007).nickname, server(111010).nickname })
+    home.run { "abandon", r.last.run, "-y" }
+    r = restore("r-4", secrets .. " region=na")
+    assert.matches("server 111007, which is lost, stands in Nuremberg: region=na is another", r.last.message)
+    write_names(new_address, new_address)
+    r = restore("r-5", secrets .. " region=na other_region=true")
+    assert.equal(0, r.exit, r.err)
+    assert.equal("2031-02-03 acme.example\n", support.slurp(home.dir .. "/restored"))
+    assert.equal("recovery_key-canary-0819", (support.slurp(home.dir .. "/key-seen"):gsub("\n$", "")))
+    assert.same({ "lost-acme", "tenant-acme", "SHUTOFF" }, { server(111007).nickname, server(111010).nickname, server(111007).serverLiveInfo.state })
+    assert.equal(images + 1, #s.requests "^POST .*/image ")
+    assert.equal(1, #s.requests "^POST .*/111007/image ") -- that of its order, long ago
+    local zone, at = s.control("zone", { zone = "acme.example" }), {}
+    for _, record in ipairs(zone.records) do at[record.hostname] = record.destination end
+    assert.same({ new_address, new_address }, { at["@"], at.files })
+    for _, where_to in ipairs { r.out, r.err } do assert.is_nil(where_to:find("canary-0819", 1, true)) end
   end)
 
   it("that two workers carry is carried out once", function()
