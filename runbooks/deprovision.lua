@@ -23,6 +23,17 @@ local function record(ctx, name, text)
   if not ctx.state_get("did " .. name) then ctx.state_set("did " .. name, { at = ctx.now(), text = text }) end
 end
 
+-- The address in ssh://user@address:port; nil: this machine. A name could lead anywhere by now.
+local function address_of(target)
+  if not target:match("^ssh://") then return nil end
+  local host = target:gsub("%?.*$", ""):match("^ssh://(.+)$"):gsub("^[^@]*@", "")
+  host = host:match("^%[([%x:]+)%]") or host:gsub(":%d+$", "")
+  if not host:match("^%d+%.%d+%.%d+%.%d+$") and not host:find(":", 1, true) then
+    fail("params", ("target=%s: name the server by its address, by which it is compared with netcup's; nothing was changed"):format(target))
+  end
+  return host
+end
+
 -- The server at netcup, if it is this tenant's: by its nickname and by the address that we log
 -- in at. nil: it was wiped and released by this run.
 local function own_server(ctx)
@@ -35,10 +46,10 @@ local function own_server(ctx)
     fail("identity", ("server %d at netcup has the nickname '%s', not %s: it is not this tenant's, nothing more is done")
       :format(p.server, server.nickname or "", want))
   end
-  local host = p.target:match("@%[?([%x.:]-)%]?:%d+$")
+  local host = address_of(p.target)
   local known = not host or host:match("^127%.") ~= nil
   for _, a in ipairs(server.ipv4Addresses or {}) do known = known or a.ip == host end
-  for _, a in ipairs(server.ipv6Addresses or {}) do known = known or host:sub(1, #a.networkPrefix) == a.networkPrefix end
+  for _, a in ipairs(server.ipv6Addresses or {}) do known = known or netcup.within(host, a.networkPrefix) end
   if not known then
     fail("identity", ("server %d at netcup does not have the address %s: it is not the one that would be stopped; "
       .. "nothing more is done"):format(p.server, host))
@@ -55,9 +66,13 @@ local function irreversible(name, title, item, probe, apply)
       return ctx.state_get("did " .. name) and done() or pending("enter it in the certificate")
     end,
     apply = function(ctx)
+      -- A clock that had jumped ahead, and was put right since, ends no time early.
+      local until_ = requested(ctx) + cooling + window
+      if ctx.now() < until_ then ctx.later({ at = until_ }, "the export is open until " .. backup.utc(until_)) end
       own_server(ctx)
       if probe(ctx) then apply(ctx) end
-      record(ctx, name, type(item) == "function" and item(ctx) or item)
+      local text = type(item) == "function" and item(ctx) or item
+      record(ctx, name, text)
     end }
 end
 
@@ -67,11 +82,18 @@ local function snapshots_left(ctx)
   return names
 end
 
+-- The zone at netcup that holds the domain, or nil and why its records are not ours to remove.
 local function zone_of(ctx)
-  local fine, zone = pcall(netcup.zone_of, ctx.params.domain)
-  if fine then return zone end
-  if type(zone) == "table" and zone.code == "key" and not zone.login then return nil end
-  error(zone, 0)
+  local known = ctx.state_get "zone"
+  if not known then
+    local fine, zone = pcall(netcup.zone_of, ctx.params.domain)
+    if fine then known = zone and { name = zone } or { why = "netcup holds no zone of it" }
+    elseif type(zone) == "table" and zone.code == "key" and not zone.login then
+      known = { why = "there are no credentials of netcup's DNS interface" }
+    else error(zone, 0) end
+    if not ctx.planning then ctx.state_set("zone", known) end
+  end
+  return known.name, known.why
 end
 
 local function addresses(ctx)
@@ -83,13 +105,11 @@ end
 local function records_left(ctx)
   local zone, list = zone_of(ctx), {}
   if not zone then return list end
-  for _, ip in ipairs(addresses(ctx)) do
-    for _, r in ipairs(netcup.leading_to(zone, ip)) do
-      -- Only names of this tenant, should the zone hold others.
-      local name = r.hostname == "@" and zone or r.hostname .. "." .. zone
-      local domain = ctx.params.domain
-      if name == domain or name:sub(-#domain - 1) == "." .. domain then list[#list + 1] = r end
-    end
+  for _, r in ipairs(netcup.leading_to(zone, scp.server(ctx.params.server))) do
+    -- Only names of this tenant, should the zone hold others.
+    local name = r.hostname == "@" and zone or r.hostname .. "." .. zone
+    local domain = ctx.params.domain
+    if name == domain or name:sub(-#domain - 1) == "." .. domain then list[#list + 1] = r end
   end
   return list, zone
 end
@@ -106,6 +126,18 @@ local function year_of(epoch)
   return tonumber(backup.utc(epoch):sub(1, 4))
 end
 
+-- What a person has to see to; the certificate says so too, for it lists only what was done.
+local function left_over(ctx)
+  local p, list = ctx.params, {}
+  local row = p.hub_url and ctx.state_get "revoked"
+  if not p.hub_url then list[#list + 1] = "the Hub's key: no Hub was named, revoke it there"
+  elseif row and row ~= "sent" then list[#list + 1] = "the Hub's key: the Hub has not taken the revocation yet (lbrun outbox)" end
+  if not p.remote then list[#list + 1] = "remote backups: no remote= was named" end
+  local zone, why = zone_of(ctx)
+  if not zone then list[#list + 1] = ("DNS records of %s: %s, remove them where they are"):format(p.domain, why) end
+  return list
+end
+
 local items = { "key", "server-content", "snapshots", "names", "server" }
 
 local function certificate_of(ctx)
@@ -115,7 +147,13 @@ local function certificate_of(ctx)
     ("requested %s, run %s"):format(backup.utc(requested(ctx)), ctx.run), "destroyed:" }
   for _, name in ipairs(items) do
     local did = ctx.state_get("did " .. name)
-    lines[#lines + 1] = ("  %s  %s"):format(did and backup.utc(did.at) or "-", did and did.text or name)
+    if did then lines[#lines + 1] = ("  %s  %s"):format(backup.utc(did.at), did.text) end
+  end
+  local left = left_over(ctx)
+  if #left > 0 then lines[#lines + 1] = "not destroyed by this run:" end
+  for _, text in ipairs(left) do
+    lines[#lines + 1] = "  " .. text
+    ctx.warn("not destroyed by this run: " .. text)
   end
   lines[#lines + 1] = "kept:"
   lines[#lines + 1] = ("  billing records, until %s (%d years from the end of the year; have the term checked, "
@@ -171,20 +209,37 @@ local function waiting_steps(p)
       apply = function(ctx) access(ctx, false) end }
   end
   list[#list + 1] = step { name = "identity", title = "It is this tenant's server", class = "pure",
-    apply = function(ctx) own_server(ctx) end }
+    apply = function(ctx)
+      own_server(ctx)
+      local lost = netcup.find("lost-" .. p.tenant)
+      if lost then
+        fail("identity", ("server %d (lost-%s) still holds data of this tenant: wipe it in netcup's control panel and give it the "
+          .. "nickname %s, then resume; nothing was destroyed"):format(lost.id, p.tenant, netcup.free))
+      end
+      -- That netcup answers for the names is known before anything is destroyed.
+      zone_of(ctx)
+    end }
   return list
 end
 
 local function destroying_steps(p)
-  local purged = p.remote and ("; remote backups %s/backups/%s/ purged"):format(p.remote, p.tenant) or ""
+  -- "remote:" and "remote:BUCKET" alike; after the colon a slash would be the root.
+  local base = (p.remote or ""):gsub("/+$", "")
+  local backups = p.remote and ("%s%sbackups/%s/"):format(base, base:sub(-1) == ":" and "" or "/", p.tenant) or nil
+  local purged = backups and ("; remote backups %s purged"):format(backups) or ""
   return {
-    irreversible("key", "The Hub's key is revoked", "the Hub key was revoked", function(ctx)
+    irreversible("key", "The Hub's key is revoked", function(ctx)
+      local row = ctx.reported "revocation"
+      ctx.state_set("revoked", row and row.status or "none")
+      return row and row.status == "sent" and "the Hub key was revoked" or row and "the revocation of the Hub key was sent on its way"
+        or "nothing: no Hub was named"
+    end, function(ctx)
       return p.hub_url and not ctx.reported "revocation" and "revoke it" or nil
     end, function(ctx) told(ctx, "revocation", nil, { reason = "cancelled" }) end),
     irreversible("server-content", "Containers and remote backups", "containers stopped" .. purged, function(ctx)
       return not ctx.state_get "stopped" and "stop the containers" .. (p.remote and ", purge the remote backups" or "") or nil
     end, function(ctx)
-      ctx.child { runbook = "deprovision/stop.lua", target = p.target, params = { tenant = p.tenant, remote = p.remote } }
+      ctx.child { runbook = "deprovision/stop.lua", target = p.target, params = { tenant = p.tenant, backups = backups } }
       ctx.state_set("stopped", true)
     end),
     -- Before the server: afterwards nobody can name them any more.
@@ -194,7 +249,9 @@ local function destroying_steps(p)
     end, function(ctx)
       for _, name in ipairs(snapshots_left(ctx)) do scp.wait(scp.snapshot_delete(p.server, name), { interval = 0.5 }) end
     end),
-    irreversible("names", "DNS and reverse DNS", "DNS records and reverse DNS removed", function(ctx)
+    irreversible("names", "DNS and reverse DNS", function(ctx)
+      return zone_of(ctx) and "DNS records and reverse DNS removed" or "reverse DNS removed"
+    end, function(ctx)
       local records, reverse = records_left(ctx), rdns_left(ctx)
       local text = netcup.text_of(records)
       for _, ip in ipairs(reverse) do text = ("%s\n- reverse DNS of %s"):format(text, ip) end
@@ -251,6 +308,10 @@ return runbook {
     hub_url = param.string { optional = true, pattern = "^https?://", description = "the Hub" },
     runner_token = param.secret { optional = true, description = "the Hub's token" },
   },
+  preflight = function(ctx)
+    address_of(ctx.params.target)
+    hub.check(ctx, "tenant")
+  end,
   steps = function(p)
     local list = waiting_steps(p)
     for _, one in ipairs(destroying_steps(p)) do list[#list + 1] = one end

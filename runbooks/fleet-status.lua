@@ -20,7 +20,11 @@ local function look(ctx, tenant, due, known)
   local row, asked, silent = { tenant = tenant, bad = {}, known = {} }, {}, {}
   local function ask(name)
     if asked[name] == nil then
-      local said, why = sources[name](ctx, tenant, known)
+      local fine, said, why = pcall(sources[name], ctx, tenant, known)
+      if not fine then
+        if type(said) == "table" and said.code == "interrupted" then error(said, 0) end
+        said, why = nil, ("%s: %s"):format(name, type(said) == "table" and said.message or tostring(said))
+      end
       asked[name], silent[name] = said or false, why
     end
     return asked[name]
@@ -34,7 +38,8 @@ local function look(ctx, tenant, due, known)
         break
       elseif said then
         row.known[metric.name] = true
-        row.bad[metric.name] = metric.judge(ctx, said, row)
+        local fine, text = pcall(metric.judge, ctx, said, row)
+        row.bad[metric.name] = fine and text or not fine and ("what %s says of it cannot be read"):format(name) or nil
         break
       end
     end
@@ -116,6 +121,12 @@ local function watch(ctx)
   local w = ctx.state_get "watch" or { checked = {}, bad = {}, restarts = {}, changes = {} }
   tell(ctx, w.changes)
   local due, now = due_of(ctx, w.checked), ctx.now()
+  -- A run keeps all that it has seen: one a day, and what is wrong then is told anew.
+  w.day = w.day or now // 86400
+  if now // 86400 > w.day then
+    ctx.log "the day is over: the next one's run goes on"
+    return
+  end
   local rows, silent = all(ctx, due, w.restarts)
   w.changes = json.array {}
   for _, row in ipairs(rows) do
@@ -130,7 +141,8 @@ local function watch(ctx)
     end
   end
   for name, yes in pairs(due) do
-    if yes and not (silent and name == "cpu") then w.checked[name] = now end
+    -- What netcup did not say is asked again at the next look.
+    if yes then w.checked[name] = silent and name == "cpu" and now - 600 or now end
   end
   silent = silent and (type(silent) == "table" and silent.message or tostring(silent))
   if silent and silent ~= w.silent then ctx.log(silent) end
@@ -155,8 +167,9 @@ return runbook {
     ssh = param.boolean { default = true, description = "ask the servers that tenants.json names for containers and disk" },
     openclaw = param.string { default = catalog.platform.openclaw.tag, description = "the version that is expected" },
     at_once = param.integer { min = 1, max = 64, default = 16, description = "how many are asked at a time" },
-    watch = param.boolean { default = false, description = "go on by `lbrun worker`, each metric at its interval" },
+    watch = param.boolean { default = false, description = "go on by `lbrun worker` to the end of the day (UTC), each metric at its interval" },
   },
+  preflight = function(ctx) hub.check(ctx, "hub_url") end,
   steps = {
     step { name = "look", title = "Tenants", class = "pure", apply = function(ctx)
       if ctx.params.watch then watch(ctx) else show(ctx) end

@@ -64,20 +64,20 @@ local function state(name, title, def, apply)
 end
 
 local function claim(ctx)
-  local p = ctx.params
+  local p, needs = ctx.params, nil
   if p.restore then
     local lost = patient(ctx, function()
-      return netcup.step_aside(ctx, { tenant = p.tenant, region = p.region, other_region = p.other_region })
+      return netcup.step_aside(ctx, { tenant = p.tenant, region = p.region, other_region = p.other_region, lost = p.lost_server })
     end)
-    if lost then ctx.log(("server %d is lost, and keeps what is on it under the nickname lost-%s"):format(lost, p.tenant)) end
+    if lost then
+      needs = netcup.facts(lost)
+      ctx.log(("server %d is lost, and keeps what is on it under the nickname lost-%s"):format(lost.id, p.tenant))
+    end
   end
   local server, why = patient(ctx, function()
-    if p.mode == "manual" and not p.server then
-      local row = netcup.find(netcup.nickname(p.tenant))
-      return row and scp.server(row.id), ("order %s waits for a person: give its server the nickname %s"):format(p.order,
-        netcup.nickname(p.tenant))
-    end
-    return netcup.claim(ctx, { tenant = p.tenant, tier = p.tier, region = p.region, server = p.server })
+    local found, text = netcup.claim(ctx, { tenant = p.tenant, tier = p.tier, region = p.region, server = p.server, needs = needs,
+      manual = p.mode == "manual" and not p.server })
+    return found, text or ("order %s waits for a person: give its server the nickname %s"):format(p.order, netcup.nickname(p.tenant))
   end)
   if not server then ctx.later(every.pool, why) end
   local address = netcup.address(server)
@@ -94,9 +94,16 @@ local function install(ctx)
       local key = netcup.key("lbrun-" .. p.tenant, p.admin_ssh_public_key)
       local flavour = scp.find_image(id, { name = p.image, uefi = scp.server(id).serverLiveInfo.uefi })
       netcup.once(ctx, { key = "install", server = id, kind = "ServerImageSetupTask", timeout = "1h", start = function()
-        return scp.reinstall(id, { image = flavour.id, hostname = p.domain, ssh_keys = { key }, ssh_passwords = false })
+        return scp.reinstall(id, { image = flavour.id, hostname = p.domain, ssh_keys = { key }, full_disk = true, ssh_passwords = false })
       end })
     end)
+  end
+  -- What earlier runs knew of a server at this address was another system's.
+  if p.install and not ctx.state_get "forgotten" then
+    local address = ctx.state_get "address"
+    ctx.forget(p.target or ("ssh://root@%s:22"):format(address))
+    ctx.forget(("ssh://%s@%s:%d"):format(p.admin_user, address, p.ssh_port))
+    ctx.state_set("forgotten", true)
   end
   patient(ctx, function() netcup.power(ctx, { server = id, on = true }) end)
   on_server(ctx, "fulfil/ready.lua", { tenant = p.tenant }, function(message)
@@ -115,10 +122,16 @@ local function ready(ctx)
   told(ctx, "connection", "root", { host = address, port = 22, user = "root" })
 end
 
--- The zone at netcup that holds the domain, or nil.
+-- The zone at netcup that holds the domain, or nil. It is asked once: netcup counts each
+-- question for a zone that is not ours as an error, and blocks who makes too many.
 local function zone_of(ctx)
+  local known = ctx.state_get "zone"
+  if known ~= nil then return known or nil end
   local fine, zone = pcall(patient, ctx, function() return netcup.zone_of(ctx.params.domain) end)
-  if fine then return zone end
+  if fine then
+    ctx.state_set("zone", zone or false)
+    return zone
+  end
   -- Without credentials of the DNS interface no zone is ours.
   if type(zone) == "table" and zone.code == "key" then
     ctx.warn(zone.message)
@@ -162,6 +175,8 @@ local function provision(ctx)
   for _, name in ipairs { "tenant", "domain", "tier", "region", "tools", "admin_ssh_public_key", "admin_user", "ssh_port",
     "docker_source" } do given[name] = p[name] end
   for name in pairs(shared) do given[name] = p[name] end
+  -- An attempt that failed is not yet the order's failure, nor is its end the order's.
+  given.report_job = false
   if p.hub_url then given.job_id = p.job_id or p.order end
   if p.restore then given.date = p.date end
   on_server(ctx, p.restore and p.restore_server or p.provision, given, function(message) fail("server", message) end)
@@ -197,6 +212,7 @@ return runbook {
     provision = param.string { default = "provision.lua", description = "the runbook that sets it up" },
     restore = param.boolean { default = false, description = "the tenant has lost its server: another is claimed, and its data restored" },
     restore_server = param.string { default = "restore-server.lua", description = "the runbook that does it" },
+    lost_server = param.integer { optional = true, description = "of a restore: the id of a server that is lost though not off" },
     other_region = param.boolean { default = false, description = "of a restore: not where the lost server stands" },
     date = param.string { optional = true, pattern = "^%d%d%d%d%-%d%d%-%d%d$", description = "of a restore: the backup's day" },
     remote_config = param.secret { optional = true, description = "of a restore: rclone configuration with a section [remote]" },
@@ -210,11 +226,14 @@ return runbook {
     state("DNS_READY", "It can be provisioned", {}, function() end),
     state("PROVISIONING", "provision.lua", { retry = retries }, provision),
     step { name = "FULFILLED", title = "The customer is told", class = "compensable", rerun = true, apply = function(ctx)
+      told(ctx, "connection", "hardened", { host = ctx.state_get "address", port = ctx.params.ssh_port, user = ctx.params.admin_user })
       told(ctx, "notice", "fulfilled", { kind = "fulfilled", subject = "The server is ready", text = "https://" .. ctx.params.domain })
       told(ctx, "job", "fulfilled", { status = "COMPLETED", step = "FULFILLED" })
     end },
   },
+  request = function(p) return "order/" .. p.order end,
   preflight = function(ctx)
+    hub.check(ctx, "order")
     for _, name in ipairs(ctx.params.restore and { "remote_config", "recovery_key" } or {}) do
       if not pcall(ctx.secret, name) then fail("key", ("a restore needs %s=@FILE"):format(name)) end
     end

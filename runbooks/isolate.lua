@@ -49,6 +49,7 @@ local isolate_step = step {
     return pending(("cut off the host and its containers, keep SSH (80 and 443: %s), again at each boot"):format(ctx.params.web))
   end,
   apply = function(ctx)
+    incident.put_aside(ctx)
     ctx.root:run(("umask 077; mkdir -p %s/evidence && chmod 700 /var/lib/lbrun %s"):format(dir, dir))
     if not incident.read(ctx) then
       incident.write(ctx, { incident = ctx.run, aware = ctx.params.aware and incident.epoch(ctx.params.aware) or ctx.now() })
@@ -117,6 +118,13 @@ local function running(ctx)
   return list
 end
 
+local function before_of(list, name)
+  for _, one in ipairs(list) do
+    if one == name then return true end
+  end
+  return false
+end
+
 local stop_step = step {
   name = "ai", title = "The AI runtime stands still", class = "reversible",
   probe = function(ctx)
@@ -125,6 +133,11 @@ local stop_step = step {
   end,
   apply = function(ctx)
     local list = running(ctx)
+    -- One that died in the middle has stopped some already.
+    local before = ctx.root:exists(dir .. "/stopped") and ctx.root:get(dir .. "/stopped") or ""
+    for name in before:gmatch("[^\n]+") do
+      if not before_of(list, name) then list[#list + 1] = name end
+    end
     ctx.root:put(dir .. "/stopped", table.concat(list, "\n") .. "\n", { mode = "0600" })
     ctx.root:run({ "docker", "stop", table.unpack(list) }, { timeout = 120 })
   end,
@@ -161,8 +174,10 @@ local notice_step = step {
   name = "notice", title = "The Hub is told", class = "compensable", rerun = true,
   apply = function(ctx)
     if not ctx.params.hub_url then return end
-    hub.report(ctx, { call = "notice", fields = { kind = "incident", subject = "The server was isolated", text = ctx.params.reason } })
-    incident.enter(ctx, "notify-hub", "run " .. ctx.run)
+    local row = hub.report(ctx, { call = "notice",
+      fields = { kind = "incident", subject = "The server was isolated", text = ctx.params.reason } })
+    if row.status == "sent" then incident.enter(ctx, "notify-hub", "run " .. ctx.run)
+    else ctx.warn("the Hub has not taken the notice yet (lbrun outbox); notify-hub stays open in the checklist") end
   end,
 }
 
@@ -196,6 +211,7 @@ local function release_steps()
         guard.clear(ctx, "isolate")
         ctx.root:run(("systemctl disable --quiet lbrun-isolate.service 2>/dev/null; rm -f %s; systemctl daemon-reload; "
           .. "systemctl reset-failed lbrun-isolate.service 2>/dev/null; [ ! -e %s ] || sh %s release"):format(unit, script, script))
+        incident.released(ctx)
       end },
     step { name = "ai", title = "The AI runtime as it was", class = "compensable",
       probe = function(ctx)
@@ -213,7 +229,7 @@ local function preflight(ctx)
   if p.item and not p.by then fail("params", "by is needed: who did it") end
   if p.aware and not incident.epoch(p.aware) then fail("params", "aware is a time such as 2031-02-03T04:05:00Z") end
   if p.hub_url then
-    if not pcall(ctx.secret, "runner_token") then fail("key", "hub_url is given without runner_token: give runner_token=@FILE") end
+    hub.check(ctx, "tenant")
   end
   if p.item or p.release then return end
   local lacks = ctx.root:try("for c in iptables iptables-restore bash systemctl ss; do command -v $c >/dev/null || echo $c; done").stdout

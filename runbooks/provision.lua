@@ -86,7 +86,7 @@ return runbook {
     for _, file in ipairs { "09-stacks", "10-platform", "11-backups", "11-verify" } do
       for _, one in ipairs(include("provision/" .. file)(p)) do list[#list + 1] = one end
     end
-    if p.hub_url then
+    if p.hub_url and p.report_job then
       list[#list + 1] = step {
         name = "report", title = "Report to the Hub", class = "pure", tags = { "verify" },
         resources = { hub.reported { call = "job", fields = { status = "COMPLETED" } } },
@@ -95,6 +95,7 @@ return runbook {
     return list
   end,
   on_failure = function(ctx, why)
+    if not ctx.params.report_job then return end
     hub.report(ctx, { call = "job", fields = { status = "FAILED", step = why.step, message = why.message }, key = "failed " .. why.number })
   end,
 }

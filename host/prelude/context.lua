@@ -232,6 +232,13 @@ function context.new(run, step, effect, planning)
   end
   -- Whether tenants.json names a tenant.
   function ctx.known(name) return type(require("lb.loader").tenants()[name]) == "table" end
+  -- The server at this target was installed anew by this run: what earlier runs knew of its
+  -- identity is dropped, and the next one that connects pins it again.
+  function ctx.forget(url)
+    if planning or not effect then util.misuse("forget belongs to an apply") end
+    local spec = require("lb.target").parse(url)
+    if spec.kind == "ssh" then util.check(run.journal:path_set(spec.url, spec.url, nil)) end
+  end
   function ctx.child(options)
     if planning or not effect then util.misuse("a child run is started by an apply") end
     return require("lb.engine").child(run, step, effect, options)

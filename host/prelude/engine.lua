@@ -615,7 +615,7 @@ function engine.execute(run)
     status = status, exit = exit, changed = run.changed, unchanged = run.unchanged,
     warnings = json.array(run.warnings), seconds = host.monotonic() - started,
     code = err and err.code, message = err and err.message, step = err and err.step,
-    next = engine.next_command(run, status, err), due = engine.due(run, err),
+    next = engine.next_command(run, status, err), due = engine.due(run, err), parked = err and err.code == "later" and host.now() or nil,
   }
   run.finished = true
   if not run.parent or run.leased then lock.drop(run, keep) end

@@ -142,6 +142,16 @@ function loader.given(opened, values, secrets, options, display)
   }
 end
 
+-- loader.request(book, values) -> the request id that a runbook gives its runs itself, such as
+-- an order's number, or nil
+function loader.request(book, values)
+  local request = book.request and book.request(values)
+  if request ~= nil and (type(request) ~= "string" or request == "") then
+    util.raise("script", ("the request of runbook '%s' is not a text"):format(book.name))
+  end
+  return request
+end
+
 function loader.check_tags(options, steps)
   local known = {}
   for _, s in ipairs(steps) do

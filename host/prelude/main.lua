@@ -135,13 +135,14 @@ function commands.run(cli)
   local i = 0
   return batch(#list > 0 and list or { false }, options.parallel, display, function()
     i = i + 1
-    local run, existing = loader.register(runs[i], j, { request_id = options.request_id and #runs > 1
-      and options.request_id .. "/" .. runs[i].spec.url or options.request_id })
+    local request = options.request_id and #runs > 1 and options.request_id .. "/" .. runs[i].spec.url or options.request_id
+      or loader.request(runs[i].book, runs[i].values)
+    local run, existing = loader.register(runs[i], j, { request_id = request })
     if not run then
       if existing.status == "open" then
-        util.raise("locked", ("request %s is run %s, which is open: lbrun explain %s"):format(options.request_id, existing.id, existing.id))
+        util.raise("locked", ("request %s is run %s, which is open: lbrun explain %s"):format(request, existing.id, existing.id))
       end
-      display:say(("request %s is run %s: %s"):format(options.request_id, existing.id, existing.status))
+      display:say(("request %s is run %s: %s"):format(request, existing.id, existing.status))
       if options.json then
         display:line { type = "summary", run = existing.id, status = existing.status, exit = existing.exit, existing = true }
       end

@@ -17,7 +17,7 @@ local zones = { zone = true, dns_records = true, set_zone_ttl = false, dns_updat
 
 -- What passes by itself, or when a person has logged in.
 local passing = { connect = true, resolve = true, tls = true, timeout = true, aborted = true, maintenance = true,
-  rate_limited = true, server = true, protocol = true, locked = true }
+  rate_limited = true, busy = true, server = true, protocol = true, locked = true }
 -- What the person has to do then.
 local remedy = { panel = "lbrun netcup login", zones = "valid credentials of netcup's DNS interface (man lbrun, netcup-dns.json)" }
 local login = { auth_failed = true, denied = true, access_denied = true, expired_token = true, store = true }

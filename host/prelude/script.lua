@@ -146,6 +146,7 @@ local runbook_fields = {
   name = "string", summary = "string", section = "string?", params = "table?",
   access = "function?", steps = "table|function", sudo = "boolean?", preflight = "function?",
   verify = "function?", on_failure = "function?", subject = "string?", target = "string?",
+  request = "function?",
 }
 local function runbook(def)
   expect_type("runbook", def, "table", 2)

@@ -18,6 +18,7 @@ local declared = {
   hub_url = param.string { optional = true, pattern = "^https?://", description = "the Hub, for its open orders and for reports" },
   runner_token = param.secret { optional = true, description = "the Hub's token" },
   defaults = param.string { optional = true, description = "JSON file: parameters of runs that an order does not name" },
+  fleet = param.string { optional = true, description = "JSON file: parameters of fleet-status.lua, which watches these tenants, a run a day" },
   runbook = param.string { default = "fulfil.lua", description = "what an order is carried out by" },
   every = param.duration { default = 30, description = "how often orders and due runs are looked for" },
 }
@@ -37,6 +38,8 @@ local function due_runs(w)
     for _, row in ipairs(util.check(w.journal:runs { status = status, limit = 100000 })) do
       local summary = not row.parent and row.summary and json.decode(row.summary)
       local due = type(summary) == "table" and tonumber(summary.due)
+      -- The clock was set back since it parked: what it waits for is asked now, not a day late.
+      if due and (tonumber(summary.parked) or 0) > now + 60 then due = now end
       if due and not w.going[row.id] and not (w.wait[row.id] and w.wait[row.id] > host.monotonic()) then
         if due > now then following = math.min(following or due, due)
         elseif not lock.alive(w.journal, row) then list[#list + 1] = { row = row, due = due } end
@@ -73,6 +76,17 @@ end
 
 -- An order is a table of the runbook's parameters; its id is the request id, so that it is
 -- carried out once, whoever takes it in and how often.
+-- Registered and due are two commits: the one that died in between is made good here.
+local function due_at_once(w, run, existing, where)
+  local row = existing or util.check(w.journal:run(run.id))
+  if not row.summary and not lock.alive(w.journal, row) then
+    util.check(w.journal:run_set(row.id, { summary = util.json { due = host.now() } }, "run.order", util.json { from = where }))
+  end
+end
+
+-- What an order does not choose: who is told of it, and what is run where.
+local not_an_orders = { "hub_url", "target", "provision", "restore_server" }
+
 local function take_in(w, order, where)
   local loader = require "lb.loader"
   if type(order) ~= "table" or type(order.order) ~= "string" then
@@ -85,6 +99,11 @@ local function take_in(w, order, where)
   for k, v in pairs(w.defaults) do values[k] = v end
   for k, v in pairs(order) do values[k] = v end
   local declared_here = w.opened.book.params
+  for _, name in ipairs(not_an_orders) do
+    if order[name] ~= nil then
+      return say(w, ("%s: '%s' is no order's affair: it belongs in the worker's defaults"):format(where, name))
+    end
+  end
   for name in pairs(order) do
     if declared_here[name] and declared_here[name].kind == "secret" then
       return say(w, ("%s: an order holds no secrets ('%s')"):format(where, name))
@@ -96,11 +115,7 @@ local function take_in(w, order, where)
   end)
   if not fine then return say(w, ("%s: %s"):format(where, util.as_error(run).message)) end
   w.known[request] = true
-  local row = existing or util.check(w.journal:run(run.id))
-  -- Registered and due are two commits: the one that died in between is made good here.
-  if not row.summary and not lock.alive(w.journal, row) then
-    util.check(w.journal:run_set(row.id, { summary = util.json { due = host.now() } }, "run.order", util.json { from = where }))
-  end
+  due_at_once(w, run, existing, where)
 end
 
 local function take_in_folder(w)
@@ -119,6 +134,20 @@ local function take_in_folder(w)
     local order, bad = json.decode(text or "")
     if order == nil then say(w, ("%s: %s"):format(path, tostring(bad))) else take_in(w, order, path) end
   end
+end
+
+local function watch_fleet(w)
+  if not w.values.fleet then return end
+  local request = "fleet/" .. math.floor(host.now()) // 86400
+  if w.known[request] then return end
+  local loader = require "lb.loader"
+  local values = params.file(w.values.fleet, {})
+  values.watch = true
+  if values.hub_url == nil then values.hub_url = w.values.hub_url end
+  local run, existing = loader.register(loader.given(loader.open "fleet-status.lua", values, w.secrets, w.options, w.display),
+    w.journal, { request_id = request })
+  w.known[request] = true
+  due_at_once(w, run, existing, w.values.fleet)
 end
 
 local function take_in_hub(w)
@@ -161,6 +190,7 @@ function worker.command(journal, cli)
     if host.monotonic() >= look then
       take_in_folder(w)
       take_in_hub(w)
+      watch_fleet(w)
       empty_outbox(w)
       look = host.monotonic() + values.every
     end

@@ -49,9 +49,28 @@ function incident.write(ctx, record)
   local items = {}
   for name, item in pairs(record.items) do items[name] = item end
   -- An object also when it is empty.
-  local text = json.encode({ incident = record.incident, aware = record.aware, evidence = record.evidence,
+  local text = json.encode({ incident = record.incident, aware = record.aware, evidence = record.evidence, released = record.released,
     items = next(items) and items or nil }, { sort = true })
   ctx.root:put(file_of, text .. "\n", { mode = "0600", owner = "root", group = "root" })
+end
+
+-- incident.released(ctx): the isolation has ended; the checklist goes on.
+function incident.released(ctx)
+  local record = incident.read(ctx)
+  if not record or record.released then return end
+  record.released = ctx.now()
+  incident.write(ctx, record)
+end
+
+-- incident.put_aside(ctx): a server that is isolated once more has another incident: what was
+-- taken and written in one that was released goes into a folder of its own, and nothing is lost.
+function incident.put_aside(ctx)
+  local record = incident.read(ctx)
+  if not record or not record.released then return end
+  local dir = ("%s/closed-%s"):format(incident.dir, record.incident)
+  ctx.root:run(([[mkdir -p -m 0700 %s && cd %s && for f in evidence evidence.tar.gz evidence.tar.gz.sha256 post-mortem.md incident.json; do
+[ ! -e "$f" ] || mv -f "$f" %s/; done; sync]]):format(quote(dir), incident.dir, quote(dir)))
+  ctx.log("the incident before this one is kept in " .. dir)
 end
 
 -- incident.enter(ctx, name, by, note): an entry stands once; a later one of the same name

@@ -52,12 +52,17 @@ function netcup.stands_in(server, region)
   return false, city
 end
 
--- netcup.misfits(server, tier, region) -> texts that say why it is not one of these
-function netcup.misfits(server, tier, region)
+-- netcup.misfits(server, tier, region, needs?) -> texts that say why it is not one of these;
+-- needs: facts of the server that it replaces
+function netcup.misfits(server, tier, region, needs)
   local list, there, city = {}, netcup.stands_in(server, region)
   if not there then list[#list + 1] = ("it stands in %s, not in %s"):format(city, table.concat(cities[region], ", ")) end
   if server.disabled then list[#list + 1] = "it is disabled" end
-  for _, text in ipairs(catalog.shortfalls(tier, netcup.facts(server))) do list[#list + 1] = text end
+  local facts = netcup.facts(server)
+  for _, text in ipairs(catalog.shortfalls(tier, facts)) do list[#list + 1] = text end
+  if needs and (facts.memory < needs.memory or facts.disk < needs.disk) then
+    list[#list + 1] = "it is smaller than the one that was lost"
+  end
   return list
 end
 
@@ -69,14 +74,14 @@ function netcup.wanted(tier, region)
     :format(table.concat(cities[region], " or "), t.cpus, t.memory // (1 << 30), t.disk / 10 ^ 9, tier, netcup.free)
 end
 
--- netcup.smallest(tier, region) -> the free server that is large enough with the least to
+-- netcup.smallest(tier, region, needs?) -> the free server that is large enough with the least to
 -- spare, or nil and texts about those that are free and are not
-function netcup.smallest(tier, region)
+function netcup.smallest(tier, region, needs)
   local best, why = nil, {}
   for _, row in ipairs(scp.servers()) do
     if is_free(row.nickname or "") then
       local s = scp.server(row.id)
-      local misfits = netcup.misfits(s, tier, region)
+      local misfits = netcup.misfits(s, tier, region, needs)
       local size = netcup.facts(s).memory
       if #misfits > 0 then why[#why + 1] = ("%s: %s"):format(row.name, table.concat(misfits, "; "))
       elseif not best or size < best.size or size == best.size and s.id < best.server.id then best = { server = s, size = size } end
@@ -85,63 +90,84 @@ function netcup.smallest(tier, region)
   return best and best.server, why
 end
 
--- netcup.claim(ctx, { tenant, tier, region, server? }) -> the tenant's server, or nil and a
--- text. One claim at a time in a journal, and a server that has its tenant's nickname is
--- claimed already: an interrupted claim is found again.
+-- netcup.claim(ctx, { tenant, tier, region, server?, manual?, needs? }) -> the tenant's server, or nil
+-- and a text. One claim at a time in a journal; what this run chose stands in its state before
+-- netcup hears of it, so that an interrupted claim is found again. A server that had the
+-- tenant's nickname before is in use: to adopt it would be to wipe it. With `manual` a person
+-- gives the nickname, after this run has seen that no server has it.
 function netcup.claim(ctx, given)
   return ctx.exclusive("netcup/pool", function()
-    local nickname = netcup.nickname(given.tenant)
+    local nickname, ours = netcup.nickname(given.tenant), ctx.state_get "claiming"
     local mine = netcup.find(nickname)
+    if mine and mine.id ~= ours then
+      if not (given.manual and ctx.state_get "none had it") then
+        fail("params", ("tenant %s has server %d already (nickname %s): what is on it would be wiped; nothing was changed")
+          :format(given.tenant, mine.id, nickname))
+      end
+      ctx.state_set("claiming", mine.id)
+    end
     if mine then return scp.server(mine.id) end
+    if given.manual and not given.server then
+      ctx.state_set("none had it", true)
+      return nil
+    end
     local chosen, why
     if given.server then
       chosen = scp.server(given.server)
-      local misfits = is_free(chosen.nickname or "") and netcup.misfits(chosen, given.tier, given.region)
+      local misfits = is_free(chosen.nickname or "") and netcup.misfits(chosen, given.tier, given.region, given.needs)
         or { ("its nickname is '%s', not %s"):format(chosen.nickname or "", netcup.free) }
       if #misfits > 0 then return nil, ("server %d is not taken: %s"):format(given.server, table.concat(misfits, "; ")) end
     else
-      chosen, why = netcup.smallest(given.tier, given.region)
+      chosen, why = netcup.smallest(given.tier, given.region, given.needs)
       if not chosen then
         local text = netcup.wanted(given.tier, given.region)
         return nil, #why > 0 and ("%s (free, but not fit: %s)"):format(text, table.concat(why, ", ")) or text
       end
     end
+    ctx.state_set("claiming", chosen.id)
     netcup.rename(chosen.id, nickname)
     return scp.server(chosen.id)
   end)
 end
 
--- netcup.step_aside(ctx, { tenant, region, other_region? }): the server that a tenant has lost
--- gives its nickname up, so that another can be claimed, which is to stand where it stood. One
--- that runs is not lost. -> its id, or nil: netcup has none by its nickname
+-- netcup.step_aside(ctx, { tenant, region, other_region?, lost? }): the server that a tenant has
+-- lost gives its nickname up, so that another can be claimed, which is to stand where it stood.
+-- One that is not switched off is not lost, but where a person names it by its id (`lost`), as
+-- when a data centre is out. -> the server, or nil: netcup has none by its nickname
 function netcup.step_aside(ctx, given)
   local nickname, gone, lost = netcup.nickname(given.tenant), "lost-" .. given.tenant, ctx.state_get "lost"
+  local function must_be_off(server)
+    local state = (server.serverLiveInfo or {}).state or "in an unknown state"
+    if state == "SHUTOFF" or given.lost == server.id then return end
+    fail("params", ("server %d of %s is %s, so it is not lost: switch it off in netcup's control panel, then resume; where netcup "
+      .. "cannot, say lost_server=%d; nothing was changed"):format(server.id, given.tenant, state, server.id))
+  end
   if not lost then
     local row, earlier = netcup.find(nickname), netcup.find(gone)
     if row and earlier then
-      fail("params", ("server %d has the nickname %s from an earlier loss: give it another, then resume; nothing was changed"):format(earlier.id, gone))
+      fail("params", ("server %d has the nickname %s from an earlier loss: give it another, then resume; nothing was changed")
+        :format(earlier.id, gone))
     end
     row = row or earlier
-    if not row then
-      lost = { id = 0 }
-    else
+    if row then
       local server = scp.server(row.id)
-      if server.serverLiveInfo.state ~= "SHUTOFF" then
-        fail("params", ("server %d of %s is %s, so it is not lost: switch it off in netcup's control panel, then resume; nothing was changed")
-          :format(row.id, given.tenant, server.serverLiveInfo.state))
-      end
+      must_be_off(server)
       local there, city = netcup.stands_in(server, given.region)
       if not there and not given.other_region then
-        fail("params", ("server %d, which is lost, stands in %s: region=%s is another; say other_region=true if that is meant; nothing was changed")
-          :format(row.id, city, given.region))
+        fail("params", ("server %d, which is lost, stands in %s: region=%s is another; say other_region=true if that is meant; "
+          .. "nothing was changed"):format(row.id, city, given.region))
       end
-      lost = { id = row.id }
     end
+    lost = { id = row and row.id or 0 }
     ctx.state_set("lost", lost)
   end
   if lost.id == 0 then return nil end
-  if scp.server(lost.id).nickname == nickname then netcup.rename(lost.id, gone) end
-  return lost.id
+  local server = scp.server(lost.id)
+  if server.nickname == nickname then
+    must_be_off(server)
+    netcup.rename(lost.id, gone)
+  end
+  return server
 end
 
 -- netcup.rename(id, nickname): done when netcup shows it.
@@ -248,7 +274,8 @@ function netcup.zone_of(domain)
   while name:find(".", 1, true) do
     local fine, err = pcall(scp.zone, name)
     if fine then return name end
-    if type(err) ~= "table" or err.why ~= "not_found" then error(err, 0) end
+    -- CCP says that a zone is not there, or not ours, in more than one way (4013, 5029).
+    if type(err) ~= "table" or err.why ~= "not_found" and err.why ~= "invalid" then error(err, 0) end
     name = name:gsub("^[^.]+%.", "")
   end
 end
@@ -287,11 +314,22 @@ function netcup.text_of(changes)
   return table.concat(lines, "\n")
 end
 
--- netcup.leading_to(zone, address) -> the records of the zone that lead to this address
-function netcup.leading_to(zone, address)
+-- netcup.within(address, prefix): as netcup writes them, "2001:db8:c1:5e9e::" and what is in it
+function netcup.within(address, prefix)
+  local stem = prefix:gsub("::$", ":")
+  return address:sub(1, #stem) == stem
+end
+
+-- netcup.leading_to(zone, server) -> the records of the zone that lead to its addresses
+function netcup.leading_to(zone, server)
   local list = {}
   for _, r in ipairs(scp.dns_records(zone)) do
-    if r.destination == address then
+    local its = false
+    for _, a in ipairs(server.ipv4Addresses or {}) do its = its or r.type == "A" and r.destination == a.ip end
+    for _, a in ipairs(server.ipv6Addresses or {}) do
+      its = its or r.type == "AAAA" and netcup.within(r.destination, a.networkPrefix)
+    end
+    if its then
       list[#list + 1] = { id = r.id, hostname = r.hostname, type = r.type, priority = r.priority,
         destination = r.destination, delete = true }
     end

@@ -1,7 +1,13 @@
 -- stop.lua: the last time that lbrun is on a server that is given up: its containers stop and
 -- its remote backups are purged. A child run of deprovision.lua, behind whose barrier it is.
+-- With the configuration that backups are sent by, where the server has one.
+local function command(ctx, words)
+  local own = ctx.root:exists(remote.config) and { "--config", remote.config } or {}
+  return { "rclone", table.unpack(table.move(words, 1, #words, #own + 1, own)) }
+end
+
 local function rclone(ctx, words)
-  return ctx.root:try({ "rclone", table.unpack(words) }, { timeout = 3600 })
+  return ctx.root:try(command(ctx, words), { timeout = 3600 })
 end
 
 -- What lies below the tenant's own folder on the remote: "none", "there" or nil and why.
@@ -16,7 +22,7 @@ return runbook {
   name = "deprovision-stop", summary = "Stop a server that is given up", section = "8.1", sudo = true,
   params = {
     tenant = param.string {},
-    remote = param.string { optional = true, description = "rclone's name of the backups' remote" },
+    backups = param.string { optional = true, description = "where rclone finds the tenant's own folder of backups" },
   },
   steps = function(p)
     local list = {
@@ -35,15 +41,15 @@ return runbook {
             { name = "stop", timeout = "30m" })
         end },
     }
-    if p.remote then
-      local place = ("%s/backups/%s/"):format(p.remote:gsub("/+$", ""), p.tenant)
+    if p.backups then
+      local place = p.backups
       list[2] = step { name = "backups", title = "Remote backups of this tenant", class = "compensable",
         probe = function(ctx)
           local state, why = look(ctx, place)
           if not state then return unknown(("%s: %s"):format(place, why)) end
           return state == "none" and done() or pending("purge " .. place)
         end,
-        apply = function(ctx) ctx.root:job({ "rclone", "purge", place }, { name = "purge", timeout = "12h" }) end }
+        apply = function(ctx) ctx.root:job(command(ctx, { "purge", place }), { name = "purge", timeout = "12h" }) end }
     end
     return list
   end,

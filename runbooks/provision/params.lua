@@ -12,6 +12,7 @@ return {
   alert_url = param.string { optional = true, pattern = "^https?://", description = "the webhook that Uptime Kuma sends its alerts to" },
   hub_url = param.string { optional = true, pattern = "^https?://", description = "the Hub, to report to" },
   job_id = param.string { optional = true, description = "the Hub's job" },
+  report_job = param.boolean { default = true, description = "tell the Hub how the job stands; no where another run does" },
   runner_token = param.secret { optional = true, description = "the Hub's token for this job" },
   config_json = param.string { default = "/opt/letsbe/config.json", pattern = "^/.",
     description = "initial passwords on the server, imported and wiped" },

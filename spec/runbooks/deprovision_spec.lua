@@ -148,7 +148,7 @@ describe("a cancellation #unit", function()
     destroyed "whole"
     local text
     for _, q in ipairs(hub.requests()) do text = q.body.certificate or text end
-    for _, word in ipairs { "Certificate of deletion: tenant acme", "Hub key was revoked", "vault:/backups/acme/ purged", "snapshots at netcup deleted",
+    for _, word in ipairs { "Certificate of deletion: tenant acme", "Hub key was revoked", "vault:backups/acme/ purged", "snapshots at netcup deleted",
       "DNS records and reverse DNS removed", "wiped by installing it anew", "billing records, until %d+%-12%-31 %(7 years" } do assert.matches(word, text) end
     local shown = home.run("log " .. id).out
     assert.matches("cancel it in netcup's customer control panel", shown)
@@ -178,6 +178,72 @@ describe("a cancellation #unit", function()
     assert.equal(4, r.exit, r.err)
     assert.matches("does not have the address 198.18.28.3", r.last.message)
     assert.equal(before, #changes())
+  end)
+
+  it("certifies only what it has done, and warns of what is left to a person", function()
+    support.sh(("rm %s/config/lbrun/netcup-dns.json"):format(home.dir))
+    local r = home.json("runbooks/deprovision.lua tenant=acme domain=acme.example target=local: server=111007 --allow-local-root --json --no-input",
+      { env = env() })
+    assert.equal(10, r.exit, r.err)
+    local id = r.last.run
+    clock = 2 * day + 5
+    worker()
+    clock = 33 * day
+    worker()
+    r = home.json(("resume %s --confirm acme --json --no-input --allow-local-root"):format(id), { env = env() })
+    assert.equal(3, r.exit, r.err)
+    local text = table.concat(r.last.warnings, "\n")
+    for _, word in ipairs { "the Hub's key: no Hub was named", "remote backups: no remote= was named",
+      "DNS records of acme.example: there are no credentials" } do assert(text:find(word, 1, true), word .. "\n" .. text) end
+    local shown = home.run("log " .. id).out
+    assert.matches("not destroyed by this run:", shown)
+    assert.is_nil(shown:find("key was revoked", 1, true))
+    assert.is_nil(shown:find("DNS records and reverse DNS removed", 1, true))
+    assert.is_nil(shown:find("purged", 1, true))
+    assert.matches("acme/daily/x", vault())
+    assert.same({ "www A " .. ip }, records())
+  end)
+
+  it("of a domain that netcup does not hold ends all the same, and says whose records are left", function()
+    local r = home.json(("runbooks/deprovision.lua tenant=acme domain=elsewhere.example target=local: server=111007 remote=vault: hub_url=%s runner_token=@%s --allow-local-root --json --no-input")
+      :format(hub.url, hub.token_file), { env = env() })
+    clock = 2 * day + 5
+    worker()
+    clock = 33 * day
+    worker()
+    r = confirm(r.last.run)
+    assert.equal(3, r.exit, r.err .. tostring(r.last.message))
+    assert.matches("DNS records of elsewhere.example: netcup holds no zone of it", table.concat(r.last.warnings, "\n"))
+    assert.equal("./backups/acme2/y\n", vault())
+  end)
+
+  it("destroys nothing before its time where the clock had only jumped ahead", function()
+    local id = begin().last.run
+    clock = 33 * day
+    worker()
+    worker()
+    local before = #changes()
+    clock = 3 * day
+    local r = confirm(id)
+    assert.equal(10, r.exit, r.err)
+    assert.matches("the export is open until", r.last.message)
+    assert.equal(before, #changes())
+    assert.matches("acme/daily/x", vault())
+  end)
+
+  it("takes no server by its name, and none whose data lie on a lost one too", function()
+    local r = home.json(("runbooks/deprovision.lua tenant=acme domain=acme.example target=ssh://root@acme.example:22 server=111007 hub_url=%s runner_token=@%s --json --no-input")
+      :format(hub.url, hub.token_file), { env = env() })
+    assert.matches("name the server by its address", r.last and r.last.message or r.err)
+    local id = begin().last.run
+    clock = 2 * day + 5
+    worker()
+    s.control("server", { id = 111003, set = { nickname = "lost-acme" } })
+    clock = 33 * day
+    local w = worker()
+    assert.equal(4, w.exit, w.err)
+    assert.matches("server 111003 %(lost%-acme%) still holds data", home.run("show " .. id).out)
+    assert.matches("acme/daily/x", vault())
   end)
 
   local function matrix(first, stride)

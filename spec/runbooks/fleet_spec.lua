@@ -115,6 +115,8 @@ sys.exit(code)']]
   end)
 
   describe("that is watched", function()
+    -- A run ends with its day: so that no spec meets midnight, it begins at 6:00.
+    local function morning() return 6 * 3600 - os.time() % 86400 end
     local function environment(more)
       local o = s.settings()
       local env = { LBRUN_NETCUP_ISSUER = o.issuer, LBRUN_NETCUP_API = o.api, CLOCKAT = tostring(clock), LD_PRELOAD = "./" .. support.clockat }
@@ -128,9 +130,9 @@ sys.exit(code)']]
         hub.url, hub.token_file), { env = environment() })
     end
     -- lbrun worker, so many seconds later
-    local function later(seconds, more)
+    local function later(seconds, more, words)
       clock = clock + seconds
-      return home.json(("worker --once --json hub_url=%s runner_token=@%s"):format(hub.url, hub.token_file), { env = environment(more) })
+      return home.json(("worker --once --json hub_url=%s runner_token=@%s %s"):format(hub.url, hub.token_file, words or ""), { env = environment(more) })
     end
     -- What the Hub was told since the last call, by subject.
     local told_before = 0
@@ -145,7 +147,7 @@ sys.exit(code)']]
       return list
     end
     before_each(function()
-      clock, told_before = 0, 0
+      clock, told_before = morning(), 0
       os.remove(s.store)
       s.login()
       support.sh(("cp %s %s/state/lbrun/netcup.json"):format(s.store, home.dir))
@@ -197,10 +199,46 @@ sys.exit(code)']]
         broken()
       end
       assert.same({}, told())
-      later(86400)
-      broken()
-      later(301)
-      assert.same({ "alert: well: a certificate ends in 3 days", "alert: well: backup: failed" }, told())
+    end)
+
+    it("is watched by the worker itself, a run a day, and what is wrong is told again the next day", function()
+      support.sh(("rm -rf %s/state/lbrun/journal.*"):format(home.dir))
+      support.spit(home.dir .. "/fleet.json", json.encode { tenants = json.array { "well" }, openclaw = "v1", netcup = false, ssh = false })
+      tenant("well", { openclaw = "v0", heartbeat = stamp(-200000) })
+      local function worker()
+        local r = later(301, nil, "fleet=" .. home.dir .. "/fleet.json")
+        assert.equal(0, r.exit, r.err)
+        return told()
+      end
+      assert.same({ "alert: well: OpenClaw is v0, not v1" }, worker())
+      assert.same({}, worker())
+      clock = clock + 86400
+      tenant("well", { openclaw = "v0", heartbeat = stamp(-200000) })
+      assert.same({ "alert: well: OpenClaw is v0, not v1" }, worker())
+      assert.same({}, worker())
+      local count = { done = 0, parked = 0 }
+      for _, line in ipairs(home.json("runs --json").lines) do
+        if line.type == "run" then count[line.status] = count[line.status] + 1 end
+      end
+      assert.same({ done = 1, parked = 1 }, count)
+    end)
+
+    it("goes on after the clock was set back by a day, and whatever a reply holds", function()
+      tenant "well"
+      clock = morning() + 86400
+      assert.equal(10, watch({ "well" }).exit)
+      for _, odd in ipairs { { tokens = { used = "x", pool = "100" } }, { tokens = 5 }, { backup = true }, { containers = json.array { 5 } }, { heartbeat = 7 } } do
+        odd.openclaw = odd.openclaw or "v1"
+        tenant("well", odd)
+        local r = later(301)
+        assert.equal(0, r.exit, r.err)
+      end
+      told()
+      clock = morning() + 600
+      tenant("well", { openclaw = "v0" })
+      later(0)
+      local text = table.concat(told(), "\n")
+      assert.matches("alert: well: OpenClaw is v0", text)
     end)
 
     it("goes on while the Hub or netcup is silent, and says so once", function()
@@ -227,7 +265,7 @@ sys.exit(code)']]
     it("that is killed at any commit tells each change once", function()
       local function prepared()
         tenant "well"
-        clock = 0
+        clock = morning()
         hub.stop()
         os.remove(hub.dir .. "/requests.jsonl")
         hub.start()

@@ -82,7 +82,7 @@ local provision = [[return runbook { name = "small", summary = "stands in for pr
   params = { tenant = param.string {}, domain = param.string {}, tier = param.string {}, region = param.string {}, tools = param.list {},
     admin_ssh_public_key = param.string {}, admin_user = param.string {}, ssh_port = param.integer {}, docker_source = param.string {},
     acme = param.string {}, hub_url = param.string { optional = true }, job_id = param.string { optional = true },
-    runner_token = param.secret { optional = true }, acme_directory = param.string {}, acme_email = param.string { optional = true },
+    report_job = param.boolean {}, runner_token = param.secret { optional = true }, acme_directory = param.string {}, acme_email = param.string { optional = true },
     acme_ca = param.string { optional = true }, alert_url = param.string { optional = true }, config_json = param.string {},
     acme_addresses = param.list {}, models = param.list {}, recipients = param.list {} },
   steps = function(p) return { step { name = "provision", class = "compensable",
@@ -306,6 +306,51 @@ describe("an order #unit", function()
     end
     assert.same({ "AWAITING_SERVER", "failed" }, { (where()), run_of().status })
     assert.equal(1, #s.requests "^POST .*/image ")
+  end)
+
+  it("is carried out once from the command line too, and another order never touches the server of a tenant that has one", function()
+    worker()
+    once()
+    local words = ("tenant=acme domain=acme.example tier=build tools=nextcloud hub_url=%s runner_token=@%s -p %s/defaults.json -i %s/key --json --no-input --allow-local-root")
+      :format(hub.url, hub.token_file, home.dir, home.dir)
+    local r = home.json("runbooks/fulfil.lua order=o-1 " .. words, { env = environment() })
+    assert.same({ 0, true }, { r.exit, r.last.existing })
+    r = home.json("runbooks/fulfil.lua order=o-2 " .. words, { env = environment() })
+    assert.is_true(r.exit ~= 0 and r.exit ~= 10, tostring(r.exit))
+    assert.matches("tenant acme has server 111007 already %(nickname tenant%-acme%): what is on it would be wiped", r.last.message)
+    once()
+  end)
+
+  it("of a domain that netcup does not hold lists the records, and goes on when the names lead there", function()
+    order("o-1", { domain = "elsewhere.example" })
+    names = { "elsewhere.example", "files.elsewhere.example" }
+    finally(function() names = { "acme.example", "files.acme.example" } end)
+    support.spit(home.dir .. "/names.json", json.encode { zones = json.array { "elsewhere.example" }, resolver = { ["nobody.example"] = "192.0.2.1" },
+      authoritative = { ["nobody.example"] = "192.0.2.1" } })
+    worker()
+    local state, status, message = where()
+    assert.same({ "DNS_PENDING", "parked" }, { state, status }, message)
+    local listed = 0
+    for body in pairs(hub.taken "/api/v1/tenants/acme/notices") do
+      if body:find("files.elsewhere.example. A " .. address, 1, true) then listed = listed + 1 end
+    end
+    assert.equal(1, listed)
+    local asked = #s.requests "servers/endpoint.php"
+    clock = clock + 301
+    worker()
+    assert.equal(asked, #s.requests "servers/endpoint.php")
+  end)
+
+  it("chooses neither who is told of it nor what is run where", function()
+    for i, field in ipairs { "hub_url", "target", "provision", "restore_server" } do order("bad-" .. i, { tenant = "other", [field] = "https://evil.example" }) end
+    support.sh("rm " .. home.dir .. "/orders/o-1.json")
+    local r = worker()
+    local said = 0
+    for _, line in ipairs(r.lines) do
+      if line.type == "worker" and line.text:find("is no order's affair", 1, true) then said = said + 1 end
+    end
+    assert.equal(4, said)
+    assert.is_nil(run_of "other")
   end)
 
   it("of a tenant that has lost its server claims another in the same region, restores onto it, and leaves the lost one alone", function()

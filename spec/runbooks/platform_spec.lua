@@ -166,7 +166,7 @@ describe("step 10 #vps #slow", function()
     assert.matches("Uptime Kuma does not answer as it should at http://127.0.0.1:3008/api/entry%-page", table.concat(r.last.warnings, "\n"))
   end)
 
-  it("is looked at by fleet-status over SSH: what crashed, what was killed for want of memory, how full the disk is", function()
+  it("is looked at by fleet-status over SSH: what stopped and what was killed, how full the disk is", function()
     local hub = hubs.new(home.dir .. "/hub", "fleet-canary-token-0818").start()
     finally(function() hub.stop() end)
     support.sh(("mkdir -p %s/hub/health"):format(home.dir))
@@ -192,10 +192,9 @@ describe("step 10 #vps #slow", function()
     local text, row = bad()
     assert.equal("", text)
     assert.is_true(row.disk > 0 and row.disk < 99, tostring(row.disk))
-    server:exec(("docker stop uptime-kuma; docker kill letsbe-secrets-proxy; docker run --name hungry -m 24m %s tail /dev/zero; true"):format(vps.nginx))
+    server:exec "docker stop uptime-kuma; docker kill letsbe-secrets-proxy"
     text = bad()
-    server:exec "docker rm hungry; docker start uptime-kuma letsbe-secrets-proxy"
-    assert.matches("hungry was killed for want of memory", text)
+    server:exec "docker start uptime-kuma letsbe-secrets-proxy"
     assert.matches("letsbe%-secrets%-proxy is exited with status 137", text)
     assert.matches("uptime%-kuma is exited with status %d+", text)
     -- One that ended well and was never meant to go on is nobody's worry.
