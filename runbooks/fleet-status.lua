@@ -167,7 +167,8 @@ return runbook {
     ssh = param.boolean { default = true, description = "ask the servers that tenants.json names for containers and disk" },
     openclaw = param.string { default = catalog.platform.openclaw.tag, description = "the version that is expected" },
     at_once = param.integer { min = 1, max = 64, default = 16, description = "how many are asked at a time" },
-    watch = param.boolean { default = false, description = "go on by `lbrun worker` to the end of the day (UTC), each metric at its interval" },
+    watch = param.boolean { default = false,
+      description = "go on by `lbrun worker` to the end of the day (UTC), each metric at its interval" },
   },
   preflight = function(ctx) hub.check(ctx, "hub_url") end,
   steps = {

@@ -18,7 +18,7 @@ local declared = {
   hub_url = param.string { optional = true, pattern = "^https?://", description = "the Hub, for its open orders and for reports" },
   runner_token = param.secret { optional = true, description = "the Hub's token" },
   defaults = param.string { optional = true, description = "JSON file: parameters of runs that an order does not name" },
-  fleet = param.string { optional = true, description = "JSON file: parameters of fleet-status.lua, which watches these tenants, a run a day" },
+  fleet = param.string { optional = true, description = "JSON file: parameters of fleet-status.lua, which watches, a run a day" },
   runbook = param.string { default = "fulfil.lua", description = "what an order is carried out by" },
   every = param.duration { default = 30, description = "how often orders and due runs are looked for" },
 }

@@ -189,7 +189,8 @@ esac >>%s/machine.log 2>&1
   it("is wiped behind its confirmation: another machine, switched off, in the pool", function()
     local machine = server:exec "cat /etc/machine-id"
     local r = home.json(("resume %s --confirm acme --json --no-input runner_token=@%s -i %s/key"):format(run, hub.token_file, home.dir), { env = environment() })
-    assert.equal(0, r.exit, r.err)
+    assert.equal(3, r.exit, r.err)
+    assert.same({ "not destroyed by this run: remote backups: no remote= was named" }, r.last.warnings)
     assert.matches("order%s+off", (vps.call({ "list" }, server)))
     assert.equal("pool", assert(s.open():server(pool)).nickname)
     assert.equal(2, #s.requests "^POST .*/image ")
@@ -197,5 +198,22 @@ esac >>%s/machine.log 2>&1
     assert.not_equal(machine, server:exec "cat /etc/machine-id")
     assert.equal("", server:exec "ls /opt/letsbe 2>/dev/null; command -v docker; cat /root/.ssh/authorized_keys")
     assert.same({}, s.control("log").violations)
+  end)
+
+  it("is the next customer's afterwards: reached at the same address, whose old host key is forgotten", function()
+    support.spit(home.dir .. "/orders/o-2.json", json.encode { order = "o-2", tenant = "beta", domain = "acme.example", tier = "build",
+      tools = json.array {} })
+    local r = worker()
+    local row
+    for _, line in ipairs(home.json("runs --json").lines) do
+      if line.type == "run" and line.subject == "beta" and not line.parent then row = line end
+    end
+    local done = {}
+    for _, step in ipairs(json.decode(home.run({ "show", "--json", row.run }).out:match "[^\n]+").steps) do
+      if step.status == "done" then done[#done + 1] = step.step end
+    end
+    assert.matches("^PAYMENT_CONFIRMED AWAITING_SERVER SERVER_READY", table.concat(done, " "), r.err)
+    assert.equal("tenant-beta", assert(s.open():server(pool)).nickname)
+    assert.equal(support.slurp(home.dir .. "/key.pub"), server:exec "cat /root/.ssh/authorized_keys")
   end)
 end)

@@ -190,4 +190,20 @@ s.serve_forever()]]):format(bridge) }, { kill_on_close = true }))
     assert.equal("", inside "ls /etc/systemd/system/lbrun-isolate.service 2>/dev/null")
     assert.equal(0, run("release=true").last.changed - 1) -- the checklist alone
   end)
+
+  it("is another incident the next time: with evidence of its own, and the first one's kept", function()
+    local first = inside "cat /var/lib/lbrun/isolation/evidence.tar.gz.sha256"
+    local id = inside("cat /var/lib/lbrun/isolation/incident.json"):match '"incident":"([%w-]+)"'
+    local r = run()
+    assert.is_true(r.exit == 0 or r.exit == 3, told(r))
+    assert.equal("", leaves())
+    assert.equal(first, inside(("cat /var/lib/lbrun/isolation/closed-%s/evidence.tar.gz.sha256"):format(id)))
+    assert.equal("evidence.tar.gz: OK\n", inside(("cd /var/lib/lbrun/isolation/closed-%s && sha256sum -c evidence.tar.gz.sha256"):format(id)))
+    assert.matches("by letter", inside(("cat /var/lib/lbrun/isolation/closed-%s/post-mortem.md"):format(id)))
+    assert.not_equal(first, inside "cat /var/lib/lbrun/isolation/evidence.tar.gz.sha256")
+    local record = inside "cat /var/lib/lbrun/isolation/incident.json"
+    assert.matches('"incident":"' .. r.last.run:gsub("%-", "%%-"), record)
+    assert.is_nil(record:find("notify-customer", 1, true))
+    assert.equal(0, run("release=true").exit)
+  end)
 end)
