@@ -229,7 +229,8 @@ local function destroying_steps(p)
   local purged = backups and ("; remote backups %s purged"):format(backups) or ""
   return {
     irreversible("key", "The Hub's key is revoked", function(ctx)
-      local row = ctx.reported "revocation"
+      -- The same report again: one that was entered and not sent is sent now.
+      local row = told(ctx, "revocation", nil, { reason = "cancelled" })
       ctx.state_set("revoked", row and row.status or "none")
       return row and row.status == "sent" and "the Hub key was revoked" or row and "the revocation of the Hub key was sent on its way"
         or "nothing: no Hub was named"

@@ -3,6 +3,7 @@
 local host = require "host"
 local json = require "json"
 local journal = require "journal"
+local notify = require "lb.notify"
 local util = require "lb.util"
 local lock = require "lb.lock"
 
@@ -105,21 +106,6 @@ local function batch(list, parallel, display, fn)
   return exit
 end
 
-local function notify_failure(options, exit, id)
-  if not options.on_failure or exit == 0 or exit == 3 then return end
-  local process = require "process"
-  local stream = process.spawn({ "/bin/sh", "-c", options.on_failure },
-    { env = { LBRUN_EXIT = tostring(exit), LBRUN_RUN = id or "" } })
-  if not stream then return end
-  stream:shut()
-  local stop = host.monotonic() + 60
-  repeat
-    local kind, data = stream:read(math.max(0.001, stop - host.monotonic()))
-    if data and kind then host.write("err", data) end
-  until not kind or kind == "eof"
-  stream:close()
-end
-
 function commands.run(cli)
   local options = cli.options
   local loader, engine, display_of = require "lb.loader", require "lb.engine", require "lb.display"
@@ -150,7 +136,7 @@ function commands.run(cli)
     end
     run:event("run.start", { name = run.book.name, target = run.spec and run.spec.url })
     local exit = engine.begin(run)
-    notify_failure(options, exit, run.id)
+    notify.failure(options, exit, run.id)
     return exit
   end)
 end
@@ -215,7 +201,7 @@ function commands.resume(cli)
   local display = display_of.new(cli.options, false)
   local run = loader.resume(j, row, { display = display, cli = cli })
   local exit = engine.carry_on(run, "run.resume")
-  notify_failure(cli.options, exit, run.id)
+  notify.failure(cli.options, exit, run.id)
   return exit
 end
 

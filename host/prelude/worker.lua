@@ -9,6 +9,7 @@ local params = require "lb.params"
 local outbox = require "lb.outbox"
 local lock = require "lb.lock"
 local display_of = require "lb.display"
+local notify = require "lb.notify"
 
 local worker = {}
 
@@ -51,11 +52,15 @@ local function due_runs(w)
 end
 
 local function carry(w, row)
+  -- Another worker may have carried it a moment ago; it is due again at another time.
+  local now = util.check(w.journal:run(row.id))
+  if now.summary ~= row.summary or now.status ~= row.status then return end
   local loader, engine = require "lb.loader", require "lb.engine"
   local run = loader.resume(w.journal, row, { display = w.display, secrets = w.secrets,
     cli = { options = w.options, params = {} } })
   local exit = engine.carry_on(run, "run.continue")
   if exit ~= 0 and exit ~= 3 and exit ~= 10 then w.exit = math.max(w.exit, exit) end
+  notify.failure(w.options, exit, row.id)
 end
 
 local function start(w, row)
