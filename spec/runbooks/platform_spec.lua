@@ -202,7 +202,7 @@ describe("step 10 #vps #slow", function()
     text = bad()
     server:exec "docker rm once"
     assert.equal("", (text:gsub("[%w-]+ is not healthy", "")))
-    assert.matches("^the disk is 99 %% full; old is exited with status 3$", (bad "ssh=false"))
+    assert.matches("^old is exited with status 3; the disk is 99 %% full$", (bad "ssh=false"))
     -- A server that is not the one that was provisioned is not listened to.
     local id = server:exec "cat /etc/machine-id"
     server:exec "cp /etc/machine-id /root/id; tr 0-9 1-90 </root/id >/etc/machine-id"
@@ -212,6 +212,6 @@ describe("step 10 #vps #slow", function()
     listed "ssh://root@127.0.0.1:9"
     assert.matches("its server: cannot log in to ssh://root@127.0.0.1:9", (bad()))
     listed(nil)
-    assert.matches("^the disk is 99 %% full; old is exited with status 3$", (bad()))
+    assert.matches("^old is exited with status 3; the disk is 99 %% full$", (bad()))
   end)
 end)
