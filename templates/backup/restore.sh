@@ -70,7 +70,8 @@ prepare() {
 	local end=$((SECONDS + grace))
 	cd "$dir" || die "it is not deployed"
 	"${dc[@]}" -p "$tool" up --no-start >&2 || die "its containers cannot be created"
-	grep -q "^  $tool-db:" docker-compose.yml || return 0
+	# By Compose's own word: a volume may be called like that too.
+	"${dc[@]}" -p "$tool" config --services | grep -qx -- "$tool-db" || return 0
 	"${dc[@]}" -p "$tool" up -d "$tool-db" >&2 || die "its database does not start"
 	until [ "$(docker inspect -f '{{.State.Health.Status}}' "$tool-db")" = healthy ]; do
 		[ $SECONDS -lt $end ] || die "its database is not healthy"
