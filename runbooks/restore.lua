@@ -104,7 +104,6 @@ local how = [[
 
 local function tell(ctx, tool, twin)
   local lines, db = {}, backup.database(stack.get(tool))
-  if db and db.engine == "mongo" then db = nil end
   if db and db.engine == "postgres" then
     lines[#lines + 1] = ("  rows: docker exec -it %s psql -U %s %s"):format(twin.container, db.user, db.name)
     lines[#lines + 1] = ("  a table: docker exec %s pg_dump -U %s -t TABLE %s"):format(twin.container, db.user, db.name)
@@ -112,6 +111,10 @@ local function tell(ctx, tool, twin)
     local as_root = [[  %s: docker exec -i %s sh -c 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" %s -u root %s']]
     lines[#lines + 1] = as_root:format("rows", twin.container, "mysql", db.name)
     lines[#lines + 1] = as_root:format("a table", twin.container, "mysqldump", db.name .. " TABLE")
+  elseif db then
+    -- Its password stays in the container.
+    lines[#lines + 1] = ([[  documents: docker exec -it %s mongosh --shell %s --eval 'db.getSiblingDB("admin").auth(]]
+      .. "process.env.MONGO_INITDB_ROOT_USERNAME, process.env.MONGO_INITDB_ROOT_PASSWORD)'"):format(twin.container, db.name)
   end
   for _, m in ipairs(twin.compose.services[1].mounts) do
     -- Of a database that is asked for rows, not its files.

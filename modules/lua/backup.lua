@@ -39,8 +39,7 @@ function backup.parts(s)
   elseif db and db.engine == "mysql" then
     list[1] = ("mysql:%s:%s"):format(db.container, db.name)
   elseif db then
-    -- An engine without a dump of ours: its files, while all of the tool is stopped.
-    list[1] = ("volume:cold:%s:volumes/%s.tar.gz"):format(db.container, db.container)
+    list[1] = ("mongo:%s:%s:%s"):format(db.container, db.name, db.container)
   end
   for _, service in ipairs(s.services) do
     for _, volume in ipairs(not service.like and service.volumes or {}) do
@@ -97,8 +96,13 @@ function backup.words(part, s, project)
         :format(was.engine, was.name))
     end
     local container = project .. "-db"
-    list[#list + 1] = was.engine == "postgres" and ("postgres:%s:%s:%s:%s:%s"):format(container, db.name, db.user, was.owner, was.file)
-      or ("%s:%s:%s:%s"):format(was.engine, container, db.name, was.file)
+    if was.engine == "postgres" then
+      list[#list + 1] = ("postgres:%s:%s:%s:%s:%s"):format(container, db.name, db.user, was.owner, was.file)
+    elseif was.engine == "mongo" then
+      list[#list + 1] = ("mongo:%s:%s:%s%s:%s"):format(container, db.name, before, db.container, was.file)
+    else
+      list[#list + 1] = ("mysql:%s:%s:%s"):format(container, db.name, was.file)
+    end
     for _, t in ipairs(was.tables) do rows[#rows + 1] = ("%s\t%d\n"):format(t.name, t.rows) end
   end
   table.move(list, 1, #list, #checks + 1, checks)

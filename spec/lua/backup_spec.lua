@@ -200,11 +200,8 @@ describe("what is backed up of a tool #unit", function()
     assert.same({ "postgres:nextcloud-db:nextcloud:nextcloud", "volume:snapshot:nextcloud-html:nextcloud/nextcloud-html" },
       backup.parts(stack.get "nextcloud"))
     assert.same({ "mysql:ghost-db:ghost", "volume:tar:ghost-content:volumes/ghost-content.tar.gz" }, backup.parts(stack.get "ghost"))
+    assert.equal("mongo:librechat-db:LibreChat:librechat-db", backup.parts(stack.get "librechat")[1])
     assert.same({ "volume:sqlite:uptime-kuma-data:volumes/uptime-kuma-data.tar.gz" }, backup.parts(stack.get "uptime-kuma"))
-  end)
-
-  it("is the files of a database that has no dump here, before all else", function()
-    assert.equal("volume:cold:librechat-db:volumes/librechat-db.tar.gz", backup.parts(stack.get "librechat")[1])
   end)
 
   it("names only volumes that some tool has in its table of methods", function()

@@ -4,7 +4,7 @@
 # decides nothing about what is backed up, publishes nothing and removes no older backup.
 #	WORK TOOL PREVIOUS WHAT...
 #	WHAT: postgres:CONTAINER:DATABASE:USER, mysql:CONTAINER:DATABASE,
-#	volume:tar|stop|cold|sqlite|snapshot:VOLUME:TO, folder:FOLDER:TO, copy:FILE:TO (of an age file),
+#	mongo:CONTAINER:DATABASE:VOLUME, volume:tar|stop|sqlite|snapshot:VOLUME:TO, folder:FOLDER:TO, copy:FILE:TO (of an age file),
 #	sealed:TO:RECIPIENT,...
 # shellcheck disable=SC2015,SC2016
 set -u -o pipefail # fail does not return
@@ -31,11 +31,10 @@ fail() {
 	exit 1
 }
 
-stop_tool() { # ALSO-ITS-DATABASE
+stop_tool() {
 	local names
 	[ ! -e "$marker" ] || return 0
-	names=$(docker ps --filter "label=com.docker.compose.project=$tool" --format '{{.Names}}' |
-		awk -v db="$tool-db" -v all="$1" '$0 != db || all == "yes"')
+	names=$(docker ps --filter "label=com.docker.compose.project=$tool" --format '{{.Names}}' | grep -vx -- "$tool-db")
 	[ -n "$names" ] || return 0
 	printf '%s\n' "$names" >"$marker.new" && sync "$marker.new" && mv -T "$marker.new" "$marker" || fail "what is stopped cannot be noted"
 	xargs -r docker stop -t 60 <"$marker" >/dev/null || fail "its containers do not stop"
@@ -100,6 +99,25 @@ mysql() {
 	note "$to" mysql 0 -
 }
 
+# The password by a file that is a pipe; the other ways would show it among the processes.
+mongo_dump='exec mongodump --config /dev/fd/3 --username "$MONGO_INITDB_ROOT_USERNAME" --authenticationDatabase admin --db "$0" --archive 3<<EOF
+password: "$MONGO_INITDB_ROOT_PASSWORD"
+EOF'
+
+# Documents are counted by mongodump as it writes them.
+mongo() { # CONTAINER DATABASE VOLUME
+	local to=$tool.archive.gz
+	begin "$to"
+	docker exec "$1" sh -c "$mongo_dump" "$2" 2>"$list.rows" | gzip -1 >"$work/$to" || {
+		tail -n 3 "$list.rows" >&2
+		fail "mongodump of the database $2 failed"
+	}
+	printf 'database\tmongo\t%s\t%s\t%s\n' "$2" "$2" "$to" >>"$list"
+	tr -d '`' <"$list.rows" | sed -n 's/^.*done dumping [^ .]*\.\(.*\) (\([0-9]*\) documents\{0,1\})$/table\t\1\t\2/p' >>"$list" ||
+		fail "its list cannot be written"
+	note "$to" mongo 0 "$3"
+}
+
 # archive FROM TO LIVE VOLUME [TAR'S WORDS...]: tar's status 1, a file that changed while it
 # was read, is taken of a running tool alone.
 archive() {
@@ -159,8 +177,8 @@ volume() {
 	case $1 in
 	snapshot | sqlite) "$1" "$2" "$from" "$3" ;;
 	tar) archive "$from" "$3" live "$2" ;;
-	stop | cold)
-		if [ "$1" = cold ]; then stop_tool yes; else stop_tool no; fi
+	stop)
+		stop_tool
 		archive "$from" "$3" still "$2"
 		;;
 	*) fail "there is no way '$1' to back up the volume $2" ;;
@@ -202,7 +220,7 @@ done >>"$list" || fail "its images cannot be asked"
 for what; do
 	IFS=: read -ra words <<<"$what"
 	case ${words[0]} in
-	postgres | mysql | volume | copy | sealed) "${words[@]}" ;;
+	postgres | mysql | mongo | volume | copy | sealed) "${words[@]}" ;;
 	folder) archive "${words[1]}" "${words[2]}" live - --exclude=*.pem ;;
 	*) fail "there is no way to back up '${words[0]}'" ;;
 	esac

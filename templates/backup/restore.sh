@@ -7,7 +7,7 @@
 #	(its containers anew, and healthy) are for a twin of the tool
 #	PROJECT: the tool's or its twin's, whose compose file is in DIR
 #	WHAT: file:PATH:SHA256, postgres:CONTAINER:DATABASE:USER:OWNER:PATH,
-#	mysql:CONTAINER:DATABASE:PATH, tar:VOLUME:PATH:ENTRIES, snapshot:VOLUME:PATH:ENTRIES
+#	mysql:CONTAINER:DATABASE:PATH, mongo:CONTAINER:DATABASE:VOLUME:PATH, tar:VOLUME:PATH:ENTRIES, snapshot:VOLUME:PATH:ENTRIES
 # shellcheck disable=SC2015
 set -u -o pipefail # die and leftover do not return
 umask 077
@@ -55,6 +55,7 @@ check_snapshot() {
 # Bytes that the data takes beside the live data.
 size_postgres() { docker exec -i "$1" pg_restore -f - <"$from/$5" | wc -c | awk '{ print $1 * 2 }'; }
 size_mysql() { gzip -dc "$from/$3" | wc -c | awk '{ print $1 * 2 }'; }
+size_mongo() { gzip -dc "$from/$4" | wc -c | awk '{ print $1 * 2 + 300000000 }'; }
 size_tar() { gzip -dc "$from/$2" | wc -c; }
 size_snapshot() { du -sb "$from/${2%.sha256}" | cut -f1; }
 
@@ -134,6 +135,44 @@ counted() { # VOLUME WANT
 	sync -f "$new"
 }
 
+# The password by a file that is a pipe, as in the dump.
+# shellcheck disable=SC2016
+mongo_restore='exec mongorestore --config /dev/fd/3 --username "$MONGO_INITDB_ROOT_USERNAME" --authenticationDatabase admin \
+	--nsInclude "$0.*" --stopOnError --archive 3<<EOF
+password: "$MONGO_INITDB_ROOT_PASSWORD"
+EOF'
+# shellcheck disable=SC2016
+mongo_counts='db.getSiblingDB("admin").auth(process.env.MONGO_INITDB_ROOT_USERNAME, process.env.MONGO_INITDB_ROOT_PASSWORD);
+const one = db.getSiblingDB("$0");
+one.getCollectionNames().forEach(name => print(name + "\t" + one.getCollection(name).countDocuments({})))'
+
+# MongoDB renames no database: a server of the same image, without a network, fills a fresh
+# directory for its volume, with the password that the tool has now.
+stage_mongo() {
+	local c=$1-lbrun db=$2 image memory end=$((SECONDS + grace)) name want have
+	fresh "$3"
+	docker rm -f "$c" >/dev/null 2>&1
+	read -r image memory < <(docker inspect -f '{{.Image}} {{.HostConfig.Memory}}' "$1") &&
+		docker inspect -f '{{range .Config.Env}}{{println .}}{{end}}' "$1" >"$state/$c.env" &&
+		docker run -d --name "$c" --network none --memory "$memory" --env-file "$state/$c.env" -v "$new:/data/db" "$image" >/dev/null
+	have=$?
+	rm -f "$state/$c.env"
+	[ $have -eq 0 ] || die "no fresh server beside $1"
+	# Its first start ends with another program than mongod at its head.
+	until [ "$(docker exec "$c" cat /proc/1/comm 2>/dev/null)" = mongod ] &&
+		docker exec "$c" mongosh --quiet --eval 'db.runCommand("ping").ok' >/dev/null 2>&1; do
+		[ $SECONDS -lt $end ] || die "the fresh server beside $1 does not answer"
+		sleep 1
+	done
+	gzip -dc "$from/$4" | docker exec -i "$c" sh -c "$mongo_restore" "$db" >&2 || die "mongorestore failed at its first error; the live data is untouched"
+	have=$(docker exec "$c" mongosh --quiet --eval "${mongo_counts//\$0/$db}") || die "the documents of $db cannot be counted"
+	while IFS=$'\t' read -r name want; do
+		[ "$(awk -F '\t' -v name="$name" '$1 == name { print $2 }' <<<"$have")" = "$want" ] ||
+			rows_differ "$name" "$(awk -F '\t' -v name="$name" '$1 == name { print $2 }' <<<"$have")" "$want"
+	done <"$state/rows"
+	docker stop -t 60 "$c" >/dev/null && docker rm -v "$c" >/dev/null && sync -f "$new" || die "the fresh server beside $1 does not end"
+}
+
 stage_tar() {
 	fresh "$1"
 	gzip -dc "$from/$2" | tar --numeric-owner --acls --xattrs -xpf - -C "$new" || die "the archive of $1 cannot be unpacked; the live data is untouched"
@@ -166,6 +205,10 @@ unstage_tar() {
 	at=$(place "$1") && rm -rf -- "$at.lbrun-new"
 }
 unstage_snapshot() { unstage_tar "$@"; }
+unstage_mongo() {
+	docker rm -fv "$1-lbrun" >/dev/null 2>&1
+	unstage_tar "$3"
+}
 
 exists() { psql_ "$1" "$2" <<<"select 1 from pg_database where datname = '$3'"; }
 
@@ -220,6 +263,8 @@ out_tar() {
 }
 in_snapshot() { in_tar "$@"; }
 out_snapshot() { out_tar "$@"; }
+in_mongo() { in_tar "$3"; }
+out_mongo() { out_tar "$3"; }
 
 stop() {
 	containers --format '{{.Names}}' | awk -v db="$running" '$0 != db' | xargs -r docker stop -t 60 >/dev/null
@@ -255,6 +300,7 @@ clean_tar() {
 	at=$(place "$1") && rm -rf -- "$at.lbrun-old"
 }
 clean_snapshot() { clean_tar "$@"; }
+clean_mongo() { clean_tar "$3"; }
 
 all=("$@")
 # A database that is restored as one goes on running; one that is a volume stops too.

@@ -132,7 +132,7 @@ class Client:
 
 
 SHORT = {"u": "username", "p": "password", "d": "db", "h": "host", "c": "collection"}
-FLAGS = {"drop", "quiet", "gzip", "norc", "preserveUUID"}
+FLAGS = {"drop", "quiet", "gzip", "norc", "preserveUUID", "stopOnError", "shell"}
 
 
 def parse(words):
@@ -207,16 +207,23 @@ def restore(options):
     print(f"{count} document(s) restored successfully. 0 document(s) failed to restore.", file=sys.stderr)
 
 
-# mongosh --quiet [DB] --eval TEXT: ping, a count, an insertion, a search, dropDatabase.
+# mongosh --quiet [DB] --eval TEXT: ping, a count, an insertion, a search, dropDatabase, the
+# counts of all collections; a login by auth() with the variables of the first start.
 def shell(options, rest):
     text = options.get("eval", "")
     client, db = Client(options), options.get("db") or (rest[0] if rest else "test")
-    named = re.search(r"getSiblingDB\(['\"](\w+)['\"]\)", text)
-    db = named[1] if named else db
+    named = [name for name in re.findall(r"getSiblingDB\(['\"](\w+)['\"]\)", text) if name != "admin"]
+    db = named[0] if named else db
+    if ".auth(process.env.MONGO_INITDB_ROOT_USERNAME, process.env.MONGO_INITDB_ROOT_PASSWORD)" in text:
+        client.login = {"user": os.environ["MONGO_INITDB_ROOT_USERNAME"], "password": os.environ["MONGO_INITDB_ROOT_PASSWORD"]}
     asked = re.search(r"(?:\.|getCollection\(['\"])(\w+)(?:['\"]\))?\.(insertOne|find|countDocuments)\((.*?)\)", text, re.S)
     if "ping" in text:
         client.ask("hello")
         print(1)
+    elif "getCollectionNames" in text:
+        for one, collection in client.ask("namespaces")["namespaces"]:
+            if one == db:
+                print(f"{collection}\t{len(client.ask('find', db=db, collection=collection)['documents'])}")
     elif "dropDatabase" in text:
         client.ask("drop_database", db=db)
         print(json.dumps({"ok": 1, "dropped": db}))
