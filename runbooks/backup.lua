@@ -109,6 +109,36 @@ local function part_step(p, name, title, exists, words)
   }
 end
 
+-- The tools' parts side by side. What does not come out well is tried again alone by the tool's
+-- own step, which says why.
+local function together_step(parts)
+  local function missing(ctx)
+    local work, lines, list = work_of(ctx), {}, {}
+    for id, one in pairs(parts) do
+      lines[#lines + 1] = ("if %s && [ ! -e %s ]; then echo %s; fi"):format(one.exists, quote(("%s/.parts/%s"):format(work, id)), id)
+    end
+    for id in ctx.target:run(table.concat(lines, "\n")).stdout:gmatch("[^\n]+") do list[#list + 1] = id end
+    table.sort(list)
+    return list
+  end
+  return step {
+    name = "together", title = "Several tools at once", class = "compensable",
+    probe = function(ctx)
+      if ctx.state_get("together") then return done() end
+      if work_of(ctx) and #missing(ctx) < 2 then return done("there is one alone") end
+      return pending("back up several tools at once")
+    end,
+    apply = reporting(function(ctx)
+      local runs, work, before = {}, work_of(ctx), previous(ctx)
+      for i, id in ipairs(missing(ctx)) do
+        runs[i] = { work, id, before, table.unpack(parts[id].words) }
+      end
+      copies.together(ctx, "backup/part.sh", runs, "20h")
+      ctx.state_set("together", true)
+    end),
+  }
+end
+
 local days = [[
 for d in %s/*/ %s/*/; do
   [ -d "$d" ] || continue
@@ -307,14 +337,18 @@ return runbook {
       table.insert(list, 2, step { name = "seal", title = "The sealed copy of the credentials", class = "reversible",
         resources = { sealed.copy { recipients = p.recipients } } })
     end
-    local expected = {}
+    local expected, side = {}, {}
+    if not p.tool then list[#list + 1] = together_step(side) end
     local function part(name, title, exists, words)
       list[#list + 1] = part_step(p, name, title, exists, words)
       expected[#expected + 1] = { name = name:match("[^/]+$"), exists = exists }
     end
     for _, id in ipairs(ids) do
       local words = backup.parts(stack.get(id))
-      if #words > 0 then part("tools/" .. id, (catalog.get(id) or {}).name or id, deployed:format(stack.dir, id), words) end
+      if #words > 0 then
+        side[id] = { exists = deployed:format(stack.dir, id), words = words }
+        part("tools/" .. id, (catalog.get(id) or {}).name or id, side[id].exists, words)
+      end
     end
     if not p.tool then
       part("nginx", "nginx's configuration", "[ -d /opt/letsbe/nginx ]", { "folder:/opt/letsbe/nginx:nginx/nginx.tar.gz" })

@@ -53,6 +53,34 @@ local function choose_step(p, tools)
     undo = function(ctx) ctx.target:run { "rm", "-rf", copies.fetched(ctx) } end }
 end
 
+-- Of all tools: what needs nothing to be stopped, side by side. What does not come out well is
+-- tried again alone by the tool's own steps, which say why.
+local function together_step()
+  local function missing(ctx)
+    local list = {}
+    for _, tool in ipairs(ctx.state_get("tools") or {}) do
+      if not ctx.target:exists(copies.notes(ctx, tool) .. "/staged") then list[#list + 1] = tool end
+    end
+    return list
+  end
+  return step { name = "together", title = "Several at once beside the live data", class = "compensable",
+    probe = function(ctx)
+      if ctx.state_get("together") then return done() end
+      if ctx.state_get("tools") and #missing(ctx) < 2 then return done("there is one alone") end
+      return pending("compare with the manifest's sums and restore beside the live data, several at once")
+    end,
+    apply = function(ctx)
+      local runs, from = {}, ctx.state_get("from")
+      for i, tool in ipairs(missing(ctx)) do
+        warn_of_images(ctx, tool, copies.manifest(ctx, from).parts[tool])
+        copies.note(ctx, of(ctx, tool), "chosen.new")
+        runs[i] = copies.words(ctx, "ready", of(ctx, tool))
+      end
+      copies.together(ctx, "backup/restore.sh", runs, "24h")
+      ctx.state_set("together", true)
+    end }
+end
+
 -- The four steps of a tool; of all tools, each has the tool's name.
 local function tool_steps(p, tool)
   local function name(verb) return p.tool and verb or ("%s/%s"):format(verb, tool) end
@@ -186,6 +214,7 @@ return runbook {
     if p.hub_url then list[1] = told(p, "STARTED") end
     if p.from == "remote" then list[#list + 1] = remote.step() end
     list[#list + 1] = choose_step(p, tools)
+    if p.all then list[#list + 1] = together_step() end
     for _, tool in ipairs(p.as == temp and {} or tools) do
       local of_tool = tool_steps(p, tool)
       table.move(of_tool, 1, #of_tool, #list + 1, list)

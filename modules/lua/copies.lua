@@ -107,24 +107,42 @@ function copies.manifest(ctx, from)
   return m
 end
 
--- copies.act(ctx, verb, { from, tool, project, dir, timeout, grace? }): a verb of restore.sh as a
--- job. The project is the tool itself, or its twin in another directory.
-function copies.act(ctx, verb, o)
+-- copies.words(ctx, verb, { from, tool, project, dir }) -> restore.sh's words of a verb. The project is
+-- the tool itself, or its twin in another directory.
+function copies.words(ctx, verb, o)
   local s = stack.get(o.tool)
   local words = { verb, o.from, copies.notes(ctx, o.project), o.project, tostring(stack.grace(s)), o.dir }
   local list = backup.words(copies.manifest(ctx, o.from).parts[o.tool], s, o.project)
   table.move(list, 1, #list, #words + 1, words)
-  return ctx.target:job({ "bash", "-c", ctx.source "backup/restore.sh", "restore.sh", table.unpack(words) },
+  return words
+end
+
+-- copies.act(ctx, verb, { from, tool, project, dir, timeout }): a verb of restore.sh as a job
+function copies.act(ctx, verb, o)
+  return ctx.target:job({ "bash", "-c", ctx.source "backup/restore.sh", "restore.sh", table.unpack(copies.words(ctx, verb, o)) },
     { name = verb .. "-" .. o.project, timeout = o.timeout })
 end
 
--- copies.note(ctx, { from, tool, project }): what restore.sh compares with, once the backup is chosen
-function copies.note(ctx, o)
+-- copies.note(ctx, { from, tool, project }, mark?): what restore.sh compares with, and the mark, or
+-- "chosen": that the backup is
+function copies.note(ctx, o, mark)
   local _, rows = backup.words(copies.manifest(ctx, o.from).parts[o.tool], stack.get(o.tool), o.project)
   local notes = copies.notes(ctx, o.project)
   ctx.target:run { "mkdir", "-p", "-m", "0700", notes }
   ctx.target:put(notes .. "/rows", rows, { mode = "0600" })
-  ctx.target:put(notes .. "/chosen", o.from .. "\n", { mode = "0600" })
+  ctx.target:put(notes .. "/" .. (mark or "chosen"), o.from .. "\n", { mode = "0600" })
+end
+
+-- copies.together(ctx, source, runs, timeout): a script of templates/backup/ side by side, once for
+-- each list of words, as many at once as the server bears; what fails is to be done again alone
+function copies.together(ctx, source, runs, timeout)
+  local words = { "bash", "-c", ctx.source "backup/together.sh", "together.sh", ctx.source(source),
+    tostring(math.max(2, math.min(4, ctx.facts.cpus or 2))) }
+  for _, run in ipairs(runs) do
+    words[#words + 1] = tostring(#run)
+    table.move(run, 1, #run, #words + 1, words)
+  end
+  return ctx.target:job(words, { name = "together", timeout = timeout })
 end
 
 return copies

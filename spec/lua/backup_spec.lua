@@ -3,6 +3,7 @@
 local json = require "json"
 local script = require "lb.script"
 local sources = require "lb.sources"
+local support = require "support.lbrun"
 
 local env = script.environment(sources.collect "runbooks/backup.lua")
 local backup, stack = env.backup, env.stack
@@ -222,5 +223,38 @@ describe("what is backed up of a tool #unit", function()
     for _, id in ipairs(env.catalog.names()) do
       if stack.get(id) then assert.is_true(listed[id], id) end
     end
+  end)
+end)
+
+describe("what is done several at once #unit", function()
+  local dir = support.temp()
+  teardown(function() support.sh("rm -rf " .. dir) end)
+  -- Each run notes how many there are while it is one of them.
+  local one = ([[cd %s && touch "on-$1" && sleep 0.2 && ls on-* | wc -l >>many && rm "on-$1" && printf '%%s|' "$@" >>words && [ "$1" != bad ] ]]):format(dir)
+
+  local function together(before)
+    support.sh(("rm -f %s/*"):format(dir))
+    local out, status = support.sh(("%s bash templates/backup/together.sh %s 2 1 a 3 bad 'x  y' '' 1 c 1 d 1 e"):format(before or "", support.quote(one)))
+    local most = 0
+    for n in support.slurp(dir .. "/many"):gmatch "%d+" do most = math.max(most, tonumber(n)) end
+    return status, most, support.slurp(dir .. "/words"), out
+  end
+
+  it("is done by each once, by no more than the limit, and one that fails fails alone", function()
+    local status, most, words, out = together()
+    assert.equal(0, status, out)
+    assert.is_true(most <= 2, tostring(most))
+    for _, text in ipairs { "a|", "bad|x  y||", "c|", "d|", "e|" } do assert.is_truthy(words:find(text, 1, true), text) end
+    assert.equal(#"a|bad|x  y||c|d|e|", #words)
+  end)
+
+  it("is done one by one where memory is short", function()
+    support.sh(("mkdir -p %s.bin && printf '#!/bin/sh\\ncase $* in *MemAvailable*) exit 1 ;; esac; exec /usr/bin/awk \"$@\"\\n' >%s.bin/awk && chmod 755 %s.bin/awk")
+      :format(dir, dir, dir))
+    local status, most, words = together(("PATH=%s.bin:$PATH"):format(dir))
+    support.sh(("rm -rf %s.bin"):format(dir))
+    assert.equal(0, status)
+    assert.equal(1, most)
+    assert.equal("a|bad|x  y||c|d|e|", words)
   end)
 end)

@@ -66,7 +66,7 @@ END { exit whole ? 0 : 1 }'
 postgres() {
 	local to=$tool.dump owner
 	begin "$to"
-	docker exec "$1" pg_dump --format=custom -U "$3" -d "$2" >"$work/$to" || fail "pg_dump of the database $2 failed (status $?)"
+	docker exec "$1" pg_dump --format=custom --compress=1 -U "$3" -d "$2" >"$work/$to" || fail "pg_dump of the database $2 failed (status $?)"
 	docker exec -i "$1" pg_restore --list <"$work/$to" >/dev/null || fail "pg_restore --list refuses the dump of $2"
 	docker exec -i "$1" pg_restore -f - <"$work/$to" | awk "$rows_of_copy" >"$list.rows" || fail "the dump of $2 cannot be read to its end"
 	owner=$(docker exec "$1" psql -XAtq -v ON_ERROR_STOP=1 -U "$3" -d "$2" -c "select tableowner from pg_tables where schemaname = 'public'

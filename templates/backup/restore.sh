@@ -3,7 +3,7 @@
 # by rename; the old data stays until the tool is healthy on the new, and comes back if it
 # is not. Each verb can be entered again. It chooses no backup and changes none.
 #	VERB FROM STATE PROJECT GRACE DIR WHAT...
-#	VERB: check, stage, swap, clean; compare (file by file, between stage and swap) and again
+#	VERB: check, stage, swap, clean; ready (check, and stage when it is well); compare (file by file, between stage and swap) and again
 #	(its containers anew, and healthy) are for a twin of the tool
 #	PROJECT: the tool's or its twin's, whose compose file is in DIR
 #	WHAT: file:PATH:SHA256, postgres:CONTAINER:DATABASE:USER:OWNER:PATH,
@@ -302,18 +302,25 @@ clean_tar() {
 clean_snapshot() { clean_tar "$@"; }
 clean_mongo() { clean_tar "$3"; }
 
+stage() {
+	trap '[ -e "$state/staged" ] || each unstage >&2' EXIT
+	prepare
+	room
+	each stage || exit 1
+	: >"$state/staged" && sync "$state/staged" || die "no mark can be written"
+}
+
 all=("$@")
 # A database that is restored as one goes on running; one that is a volume stops too.
 running=""
 case "$*" in *postgres:* | *mysql:*) running=$tool-db ;; esac
 case $verb in
 check) each check || exit 1 ;;
-stage)
-	trap '[ -e "$state/staged" ] || each unstage >&2' EXIT
-	prepare
-	room
-	each stage || exit 1
-	: >"$state/staged" && sync "$state/staged" || die "no mark can be written"
+stage) stage ;;
+ready)
+	each check || exit 1
+	mv -T "$state/chosen.new" "$state/chosen" && sync "$state/chosen" || die "no mark can be written"
+	stage
 	;;
 swap)
 	[ ! -e "$state/put-back" ] || put_back "this restore had failed"
