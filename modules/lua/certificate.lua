@@ -149,13 +149,26 @@ function certificate.complaint(text)
 end
 
 -- certificate.certbot(ctx, words, ca) -> fine, output. It waits for a certbot that is already
--- at work, and ends in any case. `ca`: roots for the directory's own TLS.
+-- at work, tries once more when the CA was out for a moment, and ends in any case: what
+-- is wrong with a name or with trust is not mended by asking again, and CAs count failures.
+-- `ca`: roots for the directory's own TLS.
 function certificate.certbot(ctx, words, ca)
   local result = ctx.target:job(([[
 command -v certbot >/dev/null || { echo "certbot is not installed"; exit 1; }
+tried=
 for i in 1 2 3 4 5 6 7; do
   out=$(timeout -k 10 900 certbot %s </dev/null 2>&1); s=$?
-  case $out in *"Another instance of Certbot"*) sleep 10 ;; *) break ;; esac
+  case $s-$out in
+  0-*) break ;;
+  *"Another instance of Certbot"*) sleep 10 ;;
+  *"failed to authenticate"* | *"challenges have failed"* | *"ertificate verify failed"*) break ;;
+  *":serverInternal "* | *":badNonce "* | *"Service busy"* | *"onnection refused"* | *"onnection reset"* | *"onnection aborted"* | \
+  *"timed out"* | *"Max retries exceeded"* | *"No route to host"* | *"name resolution"*)
+    [ -z "$tried" ] || break
+    tried=1
+    sleep 20 ;;
+  *) break ;;
+  esac
 done
 [ $s -lt 124 ] || out="$out
 certbot was stopped after 15 minutes"

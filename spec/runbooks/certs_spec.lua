@@ -5,6 +5,7 @@ local support = require "support.lbrun"
 local acme = require "support.acme"
 local vps = require "support.vps"
 local provision = require "support.provision"
+local background = require "support.background"
 
 describe("certificates #vps #slow", function()
   local server, home, ca, serial
@@ -175,6 +176,20 @@ describe("certificates #vps #slow", function()
     local now = serial_at(tool, serial)
     assert.is_true(now ~= serial and now:find "serial=" ~= nil, now)
     assert.matches("^http/%S+ [23]", trusted(tool))
+    serial = now
+  end)
+
+  it("tries once more when the CA was out for a moment", function()
+    local way = "OUTPUT -p tcp --dport 14000 -j REJECT --reject-with tcp-reset"
+    server:exec("iptables -I " .. way .. "; rm -f /var/log/letsencrypt/*")
+    local bg = background.start(home, ("runbooks/certs.lua -t %s -i %s --json --no-input force=true"):format(server.url, server.key))
+    server:exec("for i in $(seq 600); do grep -qs 'Connection refused' /var/log/letsencrypt/letsencrypt.log && break; sleep 0.2; done; iptables -D "
+      .. way)
+    local last = bg:finish()
+    assert.equal(0, last.exit, last.message)
+    assert.equal(1, last.changed)
+    local now = serial_at(tool, serial)
+    assert.is_true(now ~= serial and now:find "serial=" ~= nil, now)
     serial = now
   end)
 
