@@ -12,7 +12,8 @@ function credentials.key(tool, name)
   return name:sub(1, #prefix) == prefix and name or prefix .. name
 end
 
--- credentials.known() -> { KEY = true } of every tool's and the platform's secrets
+-- credentials.known() -> { KEY = true } of every tool's and the platform's secrets, with those
+-- that tools hand out
 function credentials.known()
   local known = {}
   local function add(id, secrets)
@@ -21,7 +22,7 @@ function credentials.known()
   for _, ids in ipairs { catalog.names(), sorted_keys(catalog.platform) } do
     for _, id in ipairs(ids) do
       local s = stack.get(id)
-      if s then add(id, stack.secrets(s)) end
+      if s then add(id, stack.all_secrets(s)) end
     end
   end
   return known

@@ -119,6 +119,32 @@ function stack.issued(s)
   return all
 end
 
+-- The secret that a service's `sentry` names: where GlitchTip takes its errors. GlitchTip's
+-- projects hand it out, see glitchtip.lua.
+stack.dsn = "SENTRY_DSN"
+
+-- stack.reports(s) -> whether its data names a variable of Sentry
+function stack.reports(s)
+  for _, service in ipairs(s.services) do
+    if service.sentry then return true end
+  end
+  return false
+end
+
+local function captured(p)
+  for _, id in ipairs(p and p.tools or {}) do
+    if id == "glitchtip" then return true end
+  end
+  return false
+end
+
+-- stack.needed(s, p) -> the secrets that its .env is made of: its own, and where its errors go
+function stack.needed(s, p)
+  local all = stack.secrets(s)
+  if stack.reports(s) and captured(p) then all[#all + 1] = { name = stack.dsn } end
+  return all
+end
+
 -- stack.main(s) -> the service that the tool's port leads to: the first that stays.
 function stack.main(s)
   for _, service in ipairs(s.services) do
@@ -152,6 +178,8 @@ local function known(s, p, secrets)
 end
 
 local function fill(s, vars, where, value)
+  -- Most hold none.
+  if not value:find("{[{%%#]") then return value end
   return template.render(value, vars, { name = ("templates/stacks/%s.lua: %s"):format(s.id, where) })
 end
 
@@ -162,24 +190,41 @@ local function engine_service(s)
     test[i] = part == "%u" and s.id or part == "%s" and (s.database.initial or s.database.name or s.id) or part
   end
   return {
-    name = s.id .. "-db", image = s.database.image or engine.image, tag = s.database.tag or engine.tag,
+    name = s.id .. "-db", image = s.database.image or engine.image, tag = s.database.tag or engine.tag, digest = s.database.digest,
     memory = s.database.memory, env = engine.env, health = { test = test, grace = 60 },
     volumes = { { name = s.id .. "-db", mount = engine.mount } },
   }
 end
 
--- Its services with the database first, `like` resolved.
-local function services_of(s)
+-- What a service is told of GlitchTip is a part of its environment where there is one.
+local function with_sentry(service)
+  local env = {}
+  for _, from in ipairs { service.env or {}, service.sentry } do
+    for name, value in pairs(from) do env[name] = value end
+  end
+  service.env = env
+end
+
+-- Its services with the database first, `like` resolved; with p, as for this tenant.
+local function services_of(s, p)
   local all, by_name = {}, {}
   if s.database then all[1] = engine_service(s) end
   for _, given in ipairs(s.services) do
     local service = {}
-    for _, k in ipairs { "image", "tag", "env", "volumes", "binds", "files" } do service[k] = given.like and by_name[given.like][k] end
+    for _, k in ipairs { "image", "tag", "digest", "env", "sentry", "volumes", "binds", "files" } do
+      service[k] = given.like and by_name[given.like][k]
+    end
     for k, v in pairs(given) do service[k] = v end
+    if service.sentry and captured(p) then with_sentry(service) end
     by_name[service.name] = service
     all[#all + 1] = service
   end
   return all
+end
+
+-- Where there is a digest, it decides, and the tag says what it was.
+local function whole_name(service)
+  return ("%s:%s%s"):format(service.image, service.tag, service.digest and "@" .. service.digest or "")
 end
 
 -- An HTTP request in Bash alone, for images that have nothing else.
@@ -280,11 +325,12 @@ function stack.compose(s, p)
   local out, by_name, seen = { id = s.id, services = {}, volumes = {}, bridged = false }, {}, {}
   -- What others wait for is asked more often.
   local awaited = { [s.id .. "-db"] = s.database ~= nil }
-  for _, service in ipairs(services_of(s)) do
+  local services = services_of(s, p)
+  for _, service in ipairs(services) do
     by_name[service.name] = service
     for _, name in ipairs(service.needs or {}) do awaited[name] = true end
   end
-  for i, service in ipairs(services_of(s)) do
+  for i, service in ipairs(services) do
     local mounts = {}
     for _, v in ipairs(service.volumes or {}) do
       mounts[#mounts + 1] = { type = "volume", source = v.name, mount = v.mount, read_only = false }
@@ -298,7 +344,7 @@ function stack.compose(s, p)
     out.bridged = out.bridged or not service.network
     out.services[i] = {
       name = service.name, container = service.container or service.name,
-      image = service.image .. ":" .. service.tag, memory = ("%dm"):format(service.memory),
+      image = whole_name(service), memory = ("%dm"):format(service.memory),
       restart = service.init and "no" or "unless-stopped",
       network_mode = service.network or false, ports = ports_of(s, service, vars.port), env = environment(s, vars, service),
       command = service.command or false, entrypoint = service.entrypoint or false, needs = needs_of(s, service, by_name),
@@ -319,11 +365,11 @@ end
 -- value of a variable that is made of one.
 function stack.env(s, p, secrets)
   local vars, all, seen = known(s, p, secrets), {}, {}
-  for _, spec in ipairs(stack.secrets(s)) do
+  for _, spec in ipairs(stack.needed(s, p)) do
     all[#all + 1] = { name = spec.name, value = secrets[spec.name] }
     seen[spec.name] = spec.name
   end
-  for _, service in ipairs(services_of(s)) do
+  for _, service in ipairs(services_of(s, p)) do
     for _, name in ipairs(sorted_keys(service.env or {})) do
       local value = service.env[name]
       if value:match(secret_name) and not value:match(whole) and seen[name] ~= value then
@@ -349,7 +395,7 @@ function stack.resources(s, p)
   local list, reads = {
     directory.present { path = dir, mode = "0700", owner = "root", group = "root" },
     private("docker-compose.yml", "stack/compose.yml", stack.compose(s, p)),
-    private(".env", "stack/env", function(ctx) return stack.env(s, p, credentials.of(ctx, s.id, secrets)) end),
+    private(".env", "stack/env", function(ctx) return stack.env(s, p, credentials.of(ctx, s.id, stack.needed(s, p))) end),
   }, { ".env" }
   if #secrets > 0 then table.insert(list, 1, credentials.present { tool = s.id, secrets = secrets }) end
   for _, f in ipairs(s.files or {}) do
@@ -376,6 +422,11 @@ function stack.file(s, p, name, secrets)
   for _, f in ipairs(s.files or {}) do
     if f.name == name then return fill(s, known(s, p, secrets), "files." .. name, f.text) end
   end
+end
+
+-- stack.setup(s, p, secrets) -> the lines of its first set-up, nil where it has none of its own
+function stack.setup(s, p, secrets)
+  return s.setup and fill(s, known(s, p, secrets), "setup", s.setup)
 end
 
 -- stack.may_exit(s) -> { NAME = true } of services that do one thing and end
@@ -441,7 +492,7 @@ end
 function stack.images(s)
   local list, seen = {}, {}
   for _, service in ipairs(services_of(s)) do
-    local image = service.image .. ":" .. service.tag
+    local image = whole_name(service)
     if not seen[image] then list[#list + 1] = image end
     seen[image] = true
   end

@@ -62,16 +62,18 @@ local function map(pattern, what, of)
 end
 
 local function record(fields)
+  local names = sorted_keys(fields)
   return function(value, where)
     if type(value) ~= "table" then bad(where, "expected a table, got a %s", type(value)) end
     for k in pairs(value) do
-      if not fields[k] then bad(where, "there is no field '%s'%s", tostring(k), did_you_mean(tostring(k), sorted_keys(fields))) end
+      if not fields[k] then bad(where, "there is no field '%s'%s", tostring(k), did_you_mean(tostring(k), names)) end
     end
-    for _, k in ipairs(sorted_keys(fields)) do
+    local dot = where:sub(-2) == ": " and "" or "."
+    for _, k in ipairs(names) do
       local kind, optional = fields[k], false
       if type(kind) == "table" then kind, optional = kind[1], true end
       if value[k] ~= nil then
-        kind(value[k], where .. (where:sub(-2) == ": " and "" or ".") .. k)
+        kind(value[k], where .. dot .. k)
       elseif not optional then
         bad(where, "the field '%s' is missing", k)
       end
@@ -82,6 +84,7 @@ end
 local word = text("^[a-z][a-z0-9-]*$", "a name of small letters, digits and '-'")
 local variable = { "^[%a_][%w_]*$", "the name of a variable" }
 local path = text("^/%S*$", "an absolute path")
+local digest = { text("^sha256:" .. ("%x"):rep(64) .. "$", "a digest (sha256: and 64 hexadecimal digits)") }
 local argument = text(nil, "a text")
 local megabytes = integer(16, 65536)
 
@@ -115,7 +118,7 @@ end
 local schema = record {
   id = word,
   database = { record {
-    engine = choice { "postgres", "mysql", "mongo" }, image = { text() }, tag = { text() }, memory = megabytes,
+    engine = choice { "postgres", "mysql", "mongo" }, image = { text() }, tag = { text() }, digest = digest, memory = megabytes,
     name = { text("^%a[%w_]*$", "the name of a database") }, initial = { text("^%a[%w_]*$", "the name of a database") },
   } },
   secrets = { list(secret) },
@@ -124,8 +127,8 @@ local schema = record {
   }) },
   services = list(record {
     name = word, container = { word }, image = { text("^[%w./-]+$", "an image without its tag") }, tag = { text("^[%w._-]+$", "a tag") },
-    like = { word }, init = { flag }, port = { integer(1, 65535) }, network = { choice { "host" } }, memory = megabytes,
-    env = { map(variable[1], variable[2], string_of) },
+    digest = digest, like = { word }, init = { flag }, port = { integer(1, 65535) }, network = { choice { "host" } }, memory = megabytes,
+    env = { map(variable[1], variable[2], string_of) }, sentry = { map(variable[1], variable[2], text()) },
     command = { list(argument) }, entrypoint = { list(argument) }, needs = { list(word) },
     ports = { list(record { host = integer(1, 65535), port = integer(1, 65535), public = { flag } }) },
     volumes = { list(record { name = word, mount = path }) },
@@ -139,6 +142,8 @@ local schema = record {
       headers = { map("^[%w-]+$", "the name of a header", text()) },
     } },
   }),
+  -- Shell text after templates/setup/head.sh, by the tool's own API or command; run once.
+  setup = { text() },
   nginx = { record(with(site, {})) },
   sites = { list(record(with(site, {
     name = word, subdomains = list(word), port = integer(1, 65535),
@@ -178,6 +183,21 @@ local function check_health(service, where)
   if health.refuse and health.by ~= "curl" and health.by ~= "wget" then bad(where .. ".refuse", "curl or wget is needed") end
 end
 
+-- Only whole: a program that is told to report, but not where, would report to its makers.
+local function check_sentry(service, where)
+  local whole = false
+  for _, name in ipairs(sorted_keys(service.sentry or {})) do
+    local value = service.sentry[name]
+    if (service.env or {})[name] then bad(where .. "." .. name, "it stands in env too") end
+    if value:match("^{{%s*secret%." .. stack.dsn .. "%s*}}$") then
+      whole = true
+    elseif value:match(stack_schema.secret_name) then
+      bad(where .. "." .. name, "{{ secret.%s }} is all that it may hold", stack.dsn)
+    end
+  end
+  if service.sentry and not whole then bad(where, "no variable is {{ secret.%s }}", stack.dsn) end
+end
+
 local function check_service(s, service, where, seen)
   if seen.names[service.name] then bad(where, "the name '%s' stands twice", service.name) end
   if not begins(s, service.name) then bad(where .. ".name", "'%s' does not begin with '%s'", service.name, s.id) end
@@ -208,6 +228,7 @@ local function check_service(s, service, where, seen)
     seen.ports[port.host] = true
   end
   check_health(service, where .. ".health")
+  check_sentry(service, where .. ".sentry")
   for _, k in ipairs(sorted_keys(service.env or {})) do
     for name in service.env[k]:gmatch(stack_schema.secret_name) do
       local kind = seen.secrets[name]
@@ -226,6 +247,9 @@ function stack_schema.references(s, file)
     for name in f.text:gmatch(stack_schema.secret_name) do
       if not seen.secrets[name] then bad(file, "files[%d].text: there is no secret '%s'", i, name) end
     end
+  end
+  for name in (s.setup or ""):gmatch(stack_schema.secret_name) do
+    if not seen.secrets[name] then bad(file, "setup: there is no secret '%s'", name) end
   end
   for i, service in ipairs(s.services) do check_service(s, service, ("%s: services[%d]"):format(file, i), seen) end
   for i, service in ipairs(s.services) do

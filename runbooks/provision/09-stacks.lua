@@ -21,12 +21,30 @@ local function tool_step(s, p)
   }
 end
 
+-- What the others are told of GlitchTip it has to say first.
+local function in_order(tools)
+  local list = {}
+  for _, id in ipairs(tools) do
+    if id == "glitchtip" then table.insert(list, 1, id) else list[#list + 1] = id end
+  end
+  return list
+end
+
+local function projects(s, p)
+  return step {
+    name = "errors", title = "Projects of GlitchTip", class = "compensable", tags = { "stacks" },
+    resources = { glitchtip.projects { tenant = p.tenant, host = stack.host(s, p), email = "admin@" .. p.domain,
+      programs = glitchtip.programs(p.tools), restore = p.restore } },
+  }
+end
+
 return function(p)
   local steps, names = {}, { p.domain }
-  for _, id in ipairs(p.tools) do
+  for _, id in ipairs(in_order(p.tools)) do
     local s = stack.get(id)
     if s then
       steps[#steps + 1] = tool_step(s, p)
+      if id == "glitchtip" then steps[#steps + 1] = projects(s, p) end
       for _, host in ipairs(stack.hosts(s, p)) do names[#names + 1] = host end
     end
   end

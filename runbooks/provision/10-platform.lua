@@ -31,21 +31,12 @@ local function deploy(id, p)
     resources = resources }
 end
 
--- What was done inside OpenClaw leaves the hash of its input beside OpenClaw's own state, in the
--- same volume: what is lost or put back with that volume is done again.
-local find_home = [[home=$(docker volume inspect -f '{{.Mountpoint}}' openclaw-home 2>/dev/null) || { echo none; exit 0; }
-]]
+-- What was done inside OpenClaw stands in its own volume.
+local volume = "openclaw-home"
 
-local function marked(ctx, name, want)
-  local out = ctx.target:run(("%s[ \"$(cat \"$home\"/.lbrun/%s 2>/dev/null)\" = \"%s\" ] && echo same; true"):format(
-    find_home, name, want)).stdout
-  return out == "same\n"
-end
+local function marked(ctx, name, want) return marks.same(ctx, volume, name, want) end
 
-local function mark(ctx, name, want)
-  ctx.target:run(([[%sumask 077; mkdir -p "$home/.lbrun" && cd "$home/.lbrun" && echo "%s" >%s.new && mv -f %s.new %s]]):format(
-    find_home, want, name, name, name))
-end
+local function mark(ctx, name, want) marks.set(ctx, volume, name, want) end
 
 local function script_words(name)
   return { "docker", "exec", "-i", "letsbe-openclaw", ("/opt/letsbe/scripts/%s.sh"):format(name) }
@@ -103,7 +94,7 @@ local function souls()
   local list = agents()
   local function wanted(ctx, agent) return ctx.render("openclaw/SOUL.md", { agent = agent }) end
   local function differing(ctx)
-    local parts, missing = { find_home }, {}
+    local parts, missing = { marks.find(volume) }, {}
     for _, a in ipairs(list) do
       parts[#parts + 1] = ("[ \"$(sha256sum <\"$home\"/workspace-%s/SOUL.md 2>/dev/null | cut -c1-64)\" = %s ] && echo same %s\n"):format(
         a.id, crypto.sha256(wanted(ctx, a)), a.id)
@@ -131,24 +122,30 @@ local function souls()
   }
 end
 
--- Tools whose first set-up is done by the container's automation, in the runbook's order.
+-- Tools that are set up when they are new, in the runbook's order: by their own API or command,
+-- else by the automation in OpenClaw's container.
 local automated = { "calcom", "chatwoot", "keycloak", "nextcloud", "stalwart", "umami", "uptime-kuma" }
 
 local function setup(id, p)
-  local tool = catalog.get(id)
-  local input = json.encode({ tool = id, url = ("http://127.0.0.1:%d"):format(tool.port),
-    public_url = ("https://%s.%s"):format(tool.subdomain, p.domain) }, { sort = true })
-  local want, name = crypto.sha256(input), "setup-" .. id
+  local tool, s = catalog.get(id), stack.get(id)
+  local url = ("http://127.0.0.1:%d"):format(tool.port)
+  local order = { tool = id, url = url, public_url = ("https://%s.%s"):format(tool.subdomain, p.domain) }
+  local input = json.encode(order, { sort = true })
+  local want, name = crypto.sha256(input .. (s.setup or "")), "setup-" .. id
   return step {
     name = "platform/setup/" .. id, title = "First set-up of " .. tool.name, class = "compensable", tags = { "platform" },
     probe = function(ctx)
       return marked(ctx, name, want) and done() or pending("run the first set-up of " .. tool.name)
     end,
     apply = function(ctx)
-      local words = script_words "setup"
+      local words = s.setup and { "bash", "-s" } or script_words "setup"
       words.stdin, words.timeout = input, 300
+      if s.setup then
+        words.stdin = template.render("{{ head | raw }}{{ own | raw }}", { head = ctx.render("setup/head.sh", { url = url }),
+          own = stack.setup(s, p, credentials.of(ctx, id, stack.secrets(s))) }, { name = name })
+      end
       local result = ctx.target:try(words)
-      ctx.state_set(name, { status = result.status })
+      ctx.state_set(name, { by = s.setup and "its own interface" or "automation", status = result.status })
       if result.ok then return mark(ctx, name, want) end
       ctx.warn(("the first set-up of %s failed with status %d; the next run tries again: %s"):format(tool.name, result.status,
         last_lines(result.stderr, 1)))
@@ -258,6 +255,31 @@ local function register(p)
   }
 end
 
+-- What a tool itself hands out is made in the tool, by a person or an agent, and comes into the
+-- store by config.json. Until then it is listed as missing.
+local function tokens(p)
+  local list = {}
+  for _, id in ipairs(catalog.sorted(p.tools)) do
+    for _, spec in ipairs(stack.issued(stack.get(id))) do
+      list[#list + 1] = { key = credentials.key(id, spec.name), tool = catalog.get(id).name }
+    end
+  end
+  return #list > 0 and step {
+    name = "platform/tokens", title = "Tokens that tools hand out", class = "pure", tags = { "platform" },
+    apply = function(ctx)
+      local have, missing = ctx.secrets_of(credentials.path) or {}, json.array {}
+      for _, item in ipairs(list) do
+        if not have[item.key] then
+          missing[#missing + 1] = item.key
+          ctx.log(("missing: %s, which %s hands out; once it is in %s, a run takes it from there"):format(item.key, item.tool,
+            p.config_json))
+        end
+      end
+      ctx.state_set("missing tokens", missing)
+    end,
+  } or nil
+end
+
 return function(p)
   if #p.tools == 0 then return {} end
   local list, chosen = { deploy("openclaw", p), deploy("secrets-proxy", p), seed(), registry(p), souls() }, {}
@@ -270,6 +292,7 @@ return function(p)
     list[#list + 1] = push(p)
     list[#list + 1] = watch(p)
   end
+  list[#list + 1] = tokens(p)
   list[#list + 1] = hub_key(p)
   if p.hub_url then list[#list + 1] = register(p) end
   return list

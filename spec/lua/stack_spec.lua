@@ -18,6 +18,9 @@ for _, id in ipairs(catalog.names()) do
   if stack.get(id) then tools[#tools + 1] = id end
 end
 
+-- With the parts of the platform that have stacks of their own.
+local stacks = table.move(tools, 1, #tools, 1, { [#tools + 1] = "openclaw", [#tools + 2] = "secrets-proxy" })
+
 local function raised(fn, ...)
   local fine, err = pcall(fn, ...)
   assert.is_false(fine)
@@ -26,7 +29,7 @@ end
 
 local function secrets_of(s)
   local all = {}
-  for _, spec in ipairs(stack.secrets(s)) do all[spec.name] = host.secret(spec.name, "value of " .. spec.name .. " /+=$%#") end
+  for _, spec in ipairs(stack.needed(s, p)) do all[spec.name] = host.secret(spec.name, "value of " .. spec.name .. " /+=$%#") end
   return all
 end
 
@@ -54,6 +57,7 @@ local function rendered(id, secrets)
   secrets = secrets or secrets_of(s)
   local files = { yml = render("compose.yml", stack.compose(s, p)), env = render("env", stack.env(s, p, secrets)),
     conf = #conf > 0 and table.concat(conf) or nil }
+  files.setup = plain(stack.setup(s, p, secrets))
   for _, f in ipairs(s.files or {}) do files[f.name] = render("file", { content = stack.file(s, p, f.name, secrets) }) end
   return files
 end
@@ -81,6 +85,7 @@ describe("the data of a stack #unit", function()
     { "a wrong type", function(s) s.services[1].port = "2368" end, "ghost.lua: services%[1%].port: expected a whole number" },
     { "logic", function(s) s.services[1].env.A = function() end end, "ghost.lua: services%[1%].env.A: expected a text, got a function" },
     { "no version", function(s) s.services[1].tag = "latest" end, "services%[1%].tag: 'latest' names no version" },
+    { "half a digest", function(s) s.services[1].digest = "sha256:1234" end, "services%[1%].digest: 'sha256:1234' is not a digest" },
     { "an unknown engine", function(s) s.database.engine = "postgre" end, "database.engine: expected postgres, mysql, mongo.*postgres" },
     { "a secret that nobody makes", function(s) s.services[1].env.A = "{{ secret.NONE }}" end, "services%[1%].env.A: there is no secret 'NONE'" },
     { "two secrets of one name", function(s) s.secrets = { { name = "DB_PASSWORD", kind = "token" } } end, "DB_PASSWORD stands twice" },
@@ -97,6 +102,15 @@ describe("the data of a stack #unit", function()
     { "a directive without its end", function(s) s.nginx.server = { "gzip on" } end, "nginx.server%[1%]: 'gzip on' is not a directive" },
     { "a need for what is not there", function(s) s.services[1].needs = { "ghost-redis" } end, "services%[1%].needs: there is no other service" },
     { "other memory than the catalog's", function(s) s.services[1].memory = 321 end, "memory: 769 MiB in all, the catalog says 768" },
+    { "a first set-up with a secret that nobody makes", function(s) s.setup = "x {{ secret.NONE | sh }}" end, "setup: there is no secret 'NONE'" },
+    { "a program that would report to its makers", function(s) s.services[1].sentry = { SENTRY_ENABLED = "true" } end,
+      "services%[1%].sentry: no variable is {{ secret.SENTRY_DSN }}" },
+    { "a variable of Sentry that stands twice", function(s) s.services[1].sentry = { A = "{{ secret.SENTRY_DSN }}" } end,
+      "services%[1%].sentry.A: it stands in env too" },
+    { "another secret as a variable of Sentry", function(s) s.services[1].sentry = { B = "x{{ secret.DB_PASSWORD }}" } end,
+      "services%[1%].sentry.B: {{ secret.SENTRY_DSN }} is all that it may hold" },
+    { "where its errors go, without GlitchTip", function(s) s.services[1].env.A = "{{ secret.SENTRY_DSN }}" end,
+      "services%[1%].env.A: there is no secret 'SENTRY_DSN'" },
     { "a check of nothing", function(s) s.services[1].health = { by = "curl" } end, "services%[1%].health: by needs a path and a port" },
   } do
     it("is refused for " .. case[1] .. ", by file and field", function()
@@ -105,6 +119,13 @@ describe("the data of a stack #unit", function()
       assert.matches(case[3], err.message)
     end)
   end
+
+  it("may pin an image by its digest beside the tag", function()
+    local digest = "sha256:" .. ("0f"):rep(32)
+    local s = stack.check(tool(function(t) t.services[1].digest, t.database.digest = digest, digest end), "ghost.lua", "ghost")
+    assert.same({ "mysql:8.4.11@" .. digest, "ghost:1@" .. digest }, stack.images(s))
+    assert.matches("image: \"?ghost:1@" .. digest, render("compose.yml", stack.compose(s, p)))
+  end)
 
   it("is refused for an unknown placeholder, by file and variable", function()
     local err = raised(stack.compose, tool(function(s) s.services[1].env.A = "{{ domian }}" end), p)
@@ -117,33 +138,65 @@ describe("the data of a stack #unit", function()
     assert.is_nil(next(script.environment(own).data "x.lua"))
   end)
 
-  it("shares no port, container, volume or stored secret with another tool", function()
-    local seen = {}
+  -- What stands twice among the stacks, each { s, id }; the ports 80 and 443 are nginx's.
+  local function shared(list)
+    local seen, twice = { ["port 80"] = "nginx", ["port 443"] = "nginx", ["container letsbe-nginx"] = "nginx" }, {}
     local function own(what, id)
-      assert.is_nil(seen[what], what .. " of " .. id .. " and " .. tostring(seen[what]))
+      if seen[what] then twice[#twice + 1] = ("%s of %s and %s"):format(what, seen[what], id) end
       seen[what] = id
     end
-    for _, id in ipairs(tools) do
-      local s = stack.get(id)
-      local c = stack.compose(s, p)
-      if catalog.get(id).port then own("port " .. catalog.get(id).port, id) end
+    for _, s in ipairs(list) do
+      local c, id = stack.compose(s, p), s.id
+      if catalog.part(id).port then own("port " .. catalog.part(id).port, id) end
       for _, service in ipairs(s.services) do
         for _, port in ipairs(service.ports or {}) do own("port " .. port.host, id) end
       end
-      for _, site in ipairs(stack.sites(s, p)) do
+      for _, site in ipairs(catalog.get(id) and stack.sites(s, p) or {}) do
         own("site " .. site.name, id)
         for _, name in ipairs(site.hosts) do own("name " .. name, id) end
       end
       for _, service in ipairs(c.services) do own("container " .. service.container, id) end
+      if c.bridged then own("network " .. c.id, id) end
       for _, volume in ipairs(c.volumes) do own("volume " .. volume, id) end
       for _, spec in ipairs(stack.all_secrets(s)) do own("secret " .. credentials.key(id, spec.name), id) end
     end
-    assert.equal(31, #tools)
+    return twice
+  end
+
+  it("shares no port, container, network, volume, site, name or stored secret with another", function()
+    local list = {}
+    for i, id in ipairs(stacks) do list[i] = stack.get(id) end
+    assert.equal(33, #list)
+    assert.same({}, shared(list))
+  end)
+
+  it("would be seen to share each of them", function()
+    local function twice(change)
+      local ghost, other = tool(), stack.get "wordpress"
+      change(other)
+      return shared { ghost, other }
+    end
+    assert.same({}, twice(function() end))
+    for what, change in pairs {
+      ["port 3029"] = function(s) s.services[1].ports = { { host = 3029, port = 80 } } end,
+      ["container ghost%-db"] = function(s) s.services[1].container = "ghost-db" end,
+      ["volume ghost%-db"] = function(s) s.services[1].volumes = { { name = "ghost-db", mount = "/x" } } end,
+      ["site blog"] = function(s) s.sites = { { name = "blog", subdomains = { "x" }, port = 1, body = "1m", timeout = "1s" } } end,
+      ["name blog.acme.example"] = function(s) s.sites = { { name = "x", subdomains = { "blog" }, port = 1, body = "1m", timeout = "1s" } } end,
+      ["port 443"] = function(s) s.services[1].ports = { { host = 443, port = 443 } } end,
+    } do
+      local list = twice(change)
+      assert.equal(1, #list, what)
+      assert.matches("^" .. what .. " of %S+ and wordpress$", list[1])
+    end
+    assert.same({ "secret GHOST_KEY of ghost and ghost" }, shared { tool(function(s)
+      s.secrets = { { name = "KEY", kind = "token" }, { name = "GHOST_KEY", kind = "token" } }
+    end) })
   end)
 end)
 
 describe("the rendered files of #unit", function()
-  for _, id in ipairs(tools) do
+  for _, id in ipairs(stacks) do
     it(id .. " are those that were looked through", function()
       for ending, text in pairs(rendered(id)) do
         local path = ("spec/lua/golden/%s.%s"):format(id, ending)

@@ -25,5 +25,17 @@ return {
       health = { by = "wget", path = "/api/version", grace = 300 },
     },
   },
+  -- It takes an admin while it has no user at all.
+  setup = [[
+ask POST /api/auth/setup -H "$json" <<'END'
+{ "username": "admin", "full_name": "Administrator",
+  "email_address": {{ admin_email | json }}, "password": {{ secret.CALCOM_ADMIN_PASSWORD | json }} }
+END
+case $status in
+2??) ;;
+400) grep -q 'No setup needed' "$dir/answer" || fail setup ;;
+*) fail setup ;;
+esac
+]],
   nginx = { body = "25m", timeout = "120s" },
 }

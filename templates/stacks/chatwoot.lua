@@ -27,6 +27,7 @@ return {
         RAILS_ENV = "production", NODE_ENV = "production", INSTALLATION_ENV = "docker", FRONTEND_URL = "https://{{ host }}",
         FORCE_SSL = "false", ENABLE_ACCOUNT_SIGNUP = "false", ACTIVE_STORAGE_SERVICE = "local",
       },
+      sentry = { SENTRY_DSN = "{{ secret.SENTRY_DSN }}" },
       volumes = { { name = "chatwoot-storage", mount = "/app/storage" } },
       needs = { "chatwoot-redis", "chatwoot-init" },
       health = { by = "wget", path = "/api", grace = 180 },
@@ -46,6 +47,20 @@ return {
       health = { command = { "redis-cli", "ping" }, grace = 10 },
     },
   },
+  -- Its wizard leads away once there is an account.
+  setup = [[
+ask GET /installation/onboarding </dev/null
+case $status in
+3??) exit 0 ;;
+200) ;;
+*) fail onboarding ;;
+esac
+printf %s {{ secret.CHATWOOT_ADMIN_PASSWORD | sh }} >"$dir/password"
+ask POST /installation/onboarding --data-urlencode 'user[name]=Administrator' --data-urlencode 'user[company]='{{ tenant | sh }} \
+  --data-urlencode 'user[email]='{{ admin_email | sh }} --data-urlencode "user[password]@$dir/password" </dev/null
+ask GET /installation/onboarding </dev/null
+case $status in 3??) ;; *) fail onboarding ;; esac
+]],
   nginx = {
     body = "0", timeout = "36000s", websocket = true,
     server = { "underscores_in_headers on;", "proxy_pass_header Authorization;", "proxy_buffering off;" },

@@ -18,6 +18,15 @@ return {
       health = { by = "bash", path = "/health/ready", port = 9000, grace = 180 },
     },
   },
+  -- By its own command, which asks its container for the password: a realm for the tenant's people.
+  setup = [[
+docker exec keycloak bash -c '
+export KC_CLI_PASSWORD="$KC_BOOTSTRAP_ADMIN_PASSWORD"
+kcadm() { /opt/keycloak/bin/kcadm.sh "$@" --config /tmp/lbrun.config; }
+kcadm config credentials --server http://127.0.0.1:8080 --realm master --user "$KC_BOOTSTRAP_ADMIN_USERNAME" &&
+  { kcadm get realms/{{ tenant }} >/dev/null 2>&1 || kcadm create realms -s realm={{ tenant }} -s enabled=true; }
+s=$?; rm -f /tmp/lbrun.config; exit $s'
+]],
   nginx = {
     body = "10m", timeout = "60s", server = { "proxy_buffer_size 128k;", "proxy_buffers 4 256k;", "proxy_busy_buffers_size 256k;" },
     hidden = { "/health", "/metrics" },

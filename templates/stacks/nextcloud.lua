@@ -24,6 +24,11 @@ return {
     },
     { name = "nextcloud-cron", like = "nextcloud", entrypoint = { "/cron.sh" }, needs = { "nextcloud" }, memory = 96 },
   },
+  -- Its variables install it; its jobs are the other container's.
+  setup = [[
+docker exec -u www-data nextcloud php occ background:cron &&
+  docker exec -u www-data nextcloud php occ status --output=json | grep -q '"installed": *true'
+]],
   nginx = {
     body = "10g", timeout = "3600s",
     server = { "proxy_buffering off;", "proxy_request_buffering off;" },

@@ -17,6 +17,7 @@ return {
         NC_ADMIN_EMAIL = "{{ admin_email }}", NC_ADMIN_PASSWORD = "{{ secret.NC_ADMIN_PASSWORD }}",
         NC_PUBLIC_URL = "https://{{ host }}", NC_DISABLE_TELE = "true",
       },
+      sentry = { NC_SENTRY_DSN = "{{ secret.SENTRY_DSN }}" },
       volumes = { { name = "nocodb-data", mount = "/usr/app/data" } },
       health = { by = "wget", path = "/api/v1/health", grace = 90 },
     },

@@ -11,6 +11,7 @@ return {
         OPENCLAW_GATEWAY_TOKEN = "{{ secret.OPENCLAW_GATEWAY_TOKEN }}", OPENCLAW_CONFIG_PATH = "/etc/openclaw/openclaw.json",
         SECRETS_PROXY_URL = "http://127.0.0.1:8100", LETSBE_TENANT = "{{ tenant }}", LETSBE_DOMAIN = "{{ domain }}",
       },
+      sentry = { SENTRY_DSN = "{{ secret.SENTRY_DSN }}" },
       volumes = { { name = "openclaw-home", mount = "/home/node/.openclaw" } },
       binds = { { from = "config", mount = "/etc/openclaw" } },
       health = { by = "curl", grace = 60 },

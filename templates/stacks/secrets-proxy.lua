@@ -7,6 +7,7 @@ return {
     {
       name = "secrets-proxy", container = "letsbe-secrets-proxy", memory = 128,
       env = { SAFETY_WRAPPER_REGISTRY_KEY = "{{ secret.SAFETY_WRAPPER_REGISTRY_KEY }}", LETSBE_TENANT = "{{ tenant }}" },
+      sentry = { SENTRY_DSN = "{{ secret.SENTRY_DSN }}" },
       volumes = { { name = "secrets-proxy-data", mount = "/data" } },
       health = { by = "curl", grace = 30 },
     },

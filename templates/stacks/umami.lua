@@ -18,5 +18,21 @@ return {
       health = { by = "curl", path = "/api/heartbeat", grace = 120 },
     },
   },
+  -- It begins with a password that everybody knows.
+  setup = [[
+ask POST /api/auth/login -H "$json" <<'END'
+{ "username": "admin", "password": {{ secret.UMAMI_ADMIN_PASSWORD | json }} }
+END
+[ "$status" != 200 ] || exit 0
+ask POST /api/auth/login -H "$json" <<'END'
+{ "username": "admin", "password": "umami" }
+END
+[ "$status" = 200 ] || fail login
+sed -n 's/.*"token": *"\([^"]*\)".*/Authorization: Bearer \1/p' "$dir/answer" >"$dir/token"
+ask POST /api/me/password -H "$json" -H "@$dir/token" <<'END'
+{ "currentPassword": "umami", "newPassword": {{ secret.UMAMI_ADMIN_PASSWORD | json }} }
+END
+[ "$status" = 200 ] || fail password
+]],
   nginx = { body = "2m", timeout = "60s" },
 }

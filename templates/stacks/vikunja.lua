@@ -14,6 +14,7 @@ return {
         VIKUNJA_SERVICE_ENABLEREGISTRATION = "false", VIKUNJA_DATABASE_TYPE = "sqlite", VIKUNJA_DATABASE_PATH = "/db/vikunja.db",
         VIKUNJA_FILES_BASEPATH = "/app/vikunja/files", VIKUNJA_SERVICE_IPEXTRACTIONMETHOD = "xff",
       },
+      sentry = { VIKUNJA_SENTRY_ENABLED = "true", VIKUNJA_SENTRY_DSN = "{{ secret.SENTRY_DSN }}" },
       volumes = { { name = "vikunja-db", mount = "/db" }, { name = "vikunja-files", mount = "/app/vikunja/files" } },
       health = { command = { "/app/vikunja/vikunja", "healthcheck" }, path = "/health", grace = 30 },
     },
