@@ -136,6 +136,18 @@ describe("certificates #vps #slow", function()
     assert.equal(0, r.last.changed)
   end)
 
+  it("speaks TLS 1.2 and 1.3 with forward secrecy, and nothing older or weaker", function()
+    local function agreed(words)
+      return support.sh(("openssl s_client -connect %s:443 -servername %s %s </dev/null 2>&1 | sed -n 's/^New, .*Cipher is //p'"):format(
+        server.address, tool, words))
+    end
+    assert.matches("^TLS_", agreed "-tls1_3")
+    assert.matches("^ECDHE%-", agreed "-tls1_2")
+    for _, words in ipairs { "-tls1_1 -cipher ALL:@SECLEVEL=0", "-tls1_2 -cipher AES128-GCM-SHA256", "-tls1_2 -cipher ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA" } do
+      assert.equal("(NONE)\n", agreed(words), words)
+    end
+  end)
+
   it("answers a challenge on port 80 and sends everything else to HTTPS", function()
     server:exec("mkdir -p /opt/letsbe/nginx/webroot/.well-known/acme-challenge; "
       .. "echo proof >/opt/letsbe/nginx/webroot/.well-known/acme-challenge/token")
