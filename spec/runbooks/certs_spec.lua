@@ -89,6 +89,8 @@ describe("certificates #vps #slow", function()
     local r, warned = run()
     assert.matches("no new certificate of https://%S+ for acme.example, " .. tool, warned)
     assert.matches("[Cc]onnection refused", warned)
+    -- It was asked twice, not once and not again and again.
+    assert.equal("2\n", (server:exec "cat /var/log/letsencrypt/letsencrypt.log* | grep -c 'Arguments: .*--cert-name'"))
     assert.matches("^HTTP/%S+ 200", visit "acme.example")
     assert.matches("^HTTP/%S+ [23]", visit(tool))
     assert.is_nil(visit(tool):lower():find("strict-transport-security", 1, true))
