@@ -1,9 +1,39 @@
 -- evidence.lua: restore-evidence.json: which backups were proved by restoring them, what was
--- compared, what could not be tested. Every test stays in it. It tests nothing.
+-- compared, what could not be tested. Every test stays in it. And the times of section 9.1 that a
+-- drill is held against. It tests nothing.
 
 local evidence = {}
 
 evidence.path = backup.dir .. "/restore-evidence.json"
+
+-- Hours until a server runs again, and hours of work that may be lost by then.
+evidence.objectives = {
+  ["disk-corruption"] = { rto = 24, rpo = 24 },
+  ["total-loss"] = { rto = 24, rpo = 24 },
+  ["data-center"] = { rto = 48, rpo = 24 },
+}
+
+local function seconds_of(utc)
+  local date, h, m, s = utc:match("^(%d+%-%d+%-%d+)T(%d%d):(%d%d):(%d%d)Z$")
+  if not date then fail("backup", ("'%s' is no time of a backup"):format(utc)) end
+  return backup.days(date) * 86400 + math.tointeger(tonumber(h)) * 3600 + math.tointeger(tonumber(m)) * 60 + math.tointeger(tonumber(s))
+end
+
+-- evidence.times(scenario, made, began, ended) -> { scenario, seconds, rto_seconds, age_seconds, rpo_seconds,
+-- result, why? } of a drill with a backup that was begun at `made` (UTC, as the manifest says); the
+-- others are seconds since 1970
+function evidence.times(scenario, made, began, ended)
+  local goal, over = evidence.objectives[scenario], {}
+  local one = { scenario = scenario, seconds = ended - began, age_seconds = math.max(0, began - seconds_of(made)),
+    rto_seconds = goal.rto * 3600, rpo_seconds = goal.rpo * 3600 }
+  local function hold(have, want, text, name)
+    if have > want then over[#over + 1] = text:format(("%d h %02d min"):format(have // 3600, have % 3600 // 60), name, want // 3600) end
+  end
+  hold(one.seconds, one.rto_seconds, "it took %s, and the %s is %d h", "RTO")
+  hold(one.age_seconds, one.rpo_seconds, "the newest backup was %s old, and the %s is %d h", "RPO")
+  one.result, one.why = #over == 0 and "ok" or "failed", #over > 0 and table.concat(over, "; ") or nil
+  return one
+end
 
 -- evidence.counts(part) -> { databases, tables, rows, files, bytes } of what the manifest lists
 function evidence.counts(part)

@@ -107,7 +107,8 @@ function remote.list(ctx)
   return all
 end
 
--- remote.act(ctx, "send", NAME, DAY), ("drop", NAME...), ("fetch", NAME, TO, TOOL?): as a job
+-- remote.act(ctx, "send", NAME, DAY), ("drop", NAME...), ("fetch", NAME, TO, TOOL?), ("keep", FILE,
+-- NAME): as a job
 function remote.act(ctx, verb, ...)
   return ctx.target:job(words_of(ctx, verb, { ... }), { name = verb, timeout = "24h" })
 end

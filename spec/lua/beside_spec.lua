@@ -83,4 +83,20 @@ describe("the evidence of tests #unit", function()
       files = { { size = 10, entries = 0 }, { size = 20, entries = 4 } },
     })
   end)
+
+  it("holds a drill against the hours of its row in 9.1, up to the last second", function()
+    local began = 1772072100 -- 2026-02-26T02:15:00Z
+    local function times(scenario, made, took) return evidence.times(scenario, made, began, began + took) end
+    local well = times("total-loss", "2026-02-25T02:15:00Z", 86400)
+    assert.same({ "ok", 86400, 86400, 86400, 86400 }, { well.result, well.seconds, well.rto_seconds, well.age_seconds, well.rpo_seconds })
+    assert.is_nil(well.why)
+    assert.equal("the newest backup was 24 h 00 min old, and the RPO is 24 h", times("total-loss", "2026-02-25T02:14:59Z", 60).why)
+    local both = times("disk-corruption", "2026-02-24T02:15:00Z", 90061)
+    assert.equal("failed", both.result)
+    assert.equal("it took 25 h 01 min, and the RTO is 24 h; the newest backup was 48 h 00 min old, and the RPO is 24 h", both.why)
+    assert.equal("ok", times("data-center", "2026-02-26T02:00:00Z", 48 * 3600).result)
+    -- A clock that was behind made the backup in the future.
+    assert.equal(0, times("data-center", "2026-02-26T03:00:00Z", 1).age_seconds)
+    assert.has_error(function() times("data-center", "yesterday", 1) end)
+  end)
 end)

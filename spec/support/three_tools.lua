@@ -46,10 +46,11 @@ curl -s http://127.0.0.1:3008/ | grep -o '"entries":[^]]*]'
 ]=],
 }
 
+-- Not what Uptime Kuma is told every few minutes, nor its database, which is its rows above.
 local files = [=[
 for v in %s; do
   cd "$(docker volume inspect -f '{{.Mountpoint}}' $v)"
-  find . ! -name 'kuma.db*' -printf '%%p %%y %%m %%u %%g %%l\n' | sort; find . -type f ! -name 'kuma.db*' -print0 | sort -z | xargs -0r sha256sum
+  find . ! -name 'kuma.db*' ! -name monitors.json -printf '%%p %%y %%m %%u %%g %%l\n' | sort; find . -type f ! -name 'kuma.db*' ! -name monitors.json -print0 | sort -z | xargs -0r sha256sum
 done]=]
 
 local volumes = { nextcloud = "nextcloud-html", ghost = "ghost-content", ["uptime-kuma"] = "uptime-kuma-data" }

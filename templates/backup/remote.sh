@@ -6,6 +6,7 @@
 #	send CONFIG TARGET NAME DAY	DAY: the backup's directory here
 #	drop CONFIG TARGET NAME...
 #	fetch CONFIG TARGET NAME TO [TOOL]	TO: the directory here; of one tool, or all
+#	keep CONFIG TARGET FILE NAME		a file beside the backups, as evidence/NAME
 # shellcheck disable=SC2015
 set -u -o pipefail # die does not return
 umask 077
@@ -62,6 +63,10 @@ drop)
 		rclone delete "${bulk[@]}" --include /manifest.json "$target/daily/$name" &&
 			rclone purge "${bulk[@]}" "$target/daily/$name" || die "$name cannot be removed from $target: $(why)"
 	done
+	;;
+keep)
+	mkdir -p "$logs" || die "no place for its log"
+	rclone copyto "${bulk[@]}" "$1" "$target/evidence/$2" || die "$target/evidence/$2 was not written: $(why)"
 	;;
 fetch)
 	name=$1 to=$2 tool=${3:-}
