@@ -36,8 +36,9 @@ local function write_status(ctx, errors)
     databases = math.tointeger(tonumber(databases)), bytes = tonumber(bytes) or 0,
     failed = partial, errors = said, remote = errors and (remote.known(ctx) and "failed" or "disabled") or ctx.state_get("remote"),
   }
-  ctx.target:run { "mkdir", "-p", "-m", "0700", backup.dir }
+  ctx.target:run(("mkdir -p -m 0700 %s && mkdir -p -m 0755 %s"):format(backup.dir, backup.status_dir))
   ctx.target:put(backup.status_path, json.encode(status) .. "\n", { mode = "0644", owner = "root", group = "root" })
+  ctx.target:run(("cd %s && ln -sfn %s .status && mv -fT .status backup-status.json"):format(backup.dir, backup.status_path))
 end
 
 -- What is not an end of the run, but of a connection or of patience, is no failed backup.

@@ -4,7 +4,9 @@
 local backup = {}
 
 backup.dir = "/opt/letsbe/backups"
-backup.status_path = backup.dir .. "/backup-status.json"
+-- In a directory of its own, for those who may see the status and no backup; a link among these.
+backup.status_dir = "/opt/letsbe/status"
+backup.status_path = backup.status_dir .. "/backup-status.json"
 backup.keep = { daily = 7, weekly = 4 }
 
 -- backup.tools() -> ids of everything that has a stack, in the catalog's order

@@ -336,7 +336,8 @@ function stack.compose(s, p)
       mounts[#mounts + 1] = { type = "volume", source = v.name, mount = v.mount, read_only = false }
     end
     for _, b in ipairs(service.binds or {}) do
-      mounts[#mounts + 1] = { type = "bind", source = b.source or "./" .. b.from, mount = b.mount, read_only = b.from ~= nil }
+      local read_only = b.read_only or b.from ~= nil
+      mounts[#mounts + 1] = { type = "bind", source = b.source or "./" .. b.from, mount = b.mount, read_only = read_only }
     end
     for _, f in ipairs(service.files or {}) do
       mounts[#mounts + 1] = { type = "bind", source = "./" .. f.name, mount = f.mount, read_only = true }

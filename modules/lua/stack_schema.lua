@@ -134,6 +134,7 @@ local schema = record {
     volumes = { list(record { name = word, mount = path }) },
     binds = { list(record {
       source = { path }, from = { text("^[%w][%w._-]*$", "a name inside the stack's folder") }, mount = path,
+      read_only = { flag },
     }) },
     files = { list(record { name = text("^[%w][%w._-]*$", "the name of a file"), mount = path }) },
     health = { record {

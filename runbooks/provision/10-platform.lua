@@ -22,6 +22,7 @@ local function deploy(id, p)
   local resources = stack.resources(stack.get(id), p)
   if id == "openclaw" then
     local dir = stack.dir .. "/openclaw/config"
+    table.insert(resources, #resources, directory.present { path = backup.status_dir, mode = "0755", owner = "root", group = "root" })
     table.insert(resources, #resources, directory.present { path = dir, mode = "0755", owner = "root", group = "root" })
     -- Its token comes from the environment: nothing in the file is secret.
     table.insert(resources, #resources, file.template { path = dir .. "/openclaw.json", template = "openclaw/openclaw.json",

@@ -78,6 +78,16 @@ timeout 5 nsenter -t "$(docker inspect -f '{{.State.Pid}}' $c)" -n bash -c 'exec
 docker exec letsbe-openclaw curl -s -m 5 -o /dev/null http://%s:%s/ && echo "openclaw leaves"; true]]):format(outside, store.port, outside, store.port)))
   end
 
+  it("tells of its backups inside the Safety Wrapper's container, which can neither change that nor see a backup", function()
+    local path = "/opt/letsbe/backups/backup-status.json"
+    local status, inside = old:exec("cat " .. path), old:exec("docker exec letsbe-openclaw cat " .. path)
+    assert.equal("success", json.decode(status).status)
+    assert.equal("success", json.decode(status).remote_sync)
+    assert.equal(status, inside)
+    assert.equal("backup-status.json\n", (old:exec "docker exec letsbe-openclaw ls -A /opt/letsbe/backups"))
+    assert.matches("Read%-only file system", (old:exec "docker exec -u 0 letsbe-openclaw touch /opt/letsbe/backups/x 2>&1"))
+  end)
+
   it("is not restored with another key, and the server stays without credentials", function()
     support.sh("install -m 600 /dev/null " .. keys .. "/other.key")
     support.spit(keys .. "/other.key", require "host".reveal(crypto.age_identity().identity) .. "\n")

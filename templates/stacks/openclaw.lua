@@ -13,7 +13,10 @@ return {
       },
       sentry = { SENTRY_DSN = "{{ secret.SENTRY_DSN }}" },
       volumes = { { name = "openclaw-home", mount = "/home/node/.openclaw" } },
-      binds = { { from = "config", mount = "/etc/openclaw" } },
+      -- The second has backup-status.json alone in it, which the Safety Wrapper reads.
+      binds = {
+        { from = "config", mount = "/etc/openclaw" }, { source = "/opt/letsbe/status", mount = "/opt/letsbe/backups", read_only = true },
+      },
       health = { by = "curl", grace = 60 },
     },
   },
