@@ -107,22 +107,20 @@ local evidence_step = step {
   end,
 }
 
-local function running(ctx)
-  local list = {}
-  if not ctx.root:try("command -v docker").ok then return list end
-  for name in ctx.root:run("docker ps --format '{{.Names}}'").stdout:gmatch("[^\n]+") do
-    for _, one in ipairs(runtime) do
-      if name == one then list[#list + 1] = name end
-    end
-  end
-  return list
-end
-
-local function before_of(list, name)
+local function has(list, name)
   for _, one in ipairs(list) do
     if one == name then return true end
   end
   return false
+end
+
+local function running(ctx)
+  local list = {}
+  if not ctx.root:try("command -v docker").ok then return list end
+  for name in ctx.root:run("docker ps --format '{{.Names}}'").stdout:gmatch("[^\n]+") do
+    if has(runtime, name) then list[#list + 1] = name end
+  end
+  return list
 end
 
 local stop_step = step {
@@ -136,7 +134,7 @@ local stop_step = step {
     -- One that died in the middle has stopped some already.
     local before = ctx.root:exists(dir .. "/stopped") and ctx.root:get(dir .. "/stopped") or ""
     for name in before:gmatch("[^\n]+") do
-      if not before_of(list, name) then list[#list + 1] = name end
+      if not has(list, name) then list[#list + 1] = name end
     end
     ctx.root:put(dir .. "/stopped", table.concat(list, "\n") .. "\n", { mode = "0600" })
     ctx.root:run({ "docker", "stop", table.unpack(list) }, { timeout = 120 })
