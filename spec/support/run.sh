@@ -5,7 +5,8 @@
 #	spec/support/run.sh MODE [--match NAME] [--exclude-tags A,B]
 # --match NAME: the files named NAME_spec.lua or NAME_*_spec.lua, else the specs with that
 # tag. LBRUN_SPEC_TIMEOUT: seconds a file may take (2700). LBRUN_SPEC_JOBS: how many files
-# with VPSs run at a time (2).
+# with VPSs run at a time (2). LBRUN_SPEC_AGAIN=1: a file that failed is run once more,
+# alone, after all others, and counts as it ended then; the end says which passed only so.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 mode=$1
@@ -88,13 +89,25 @@ some() {
 # Those that boot VPSs mostly wait; of the others some measure time.
 some "${LBRUN_SPEC_JOBS:-2}" -l
 some 1 -L
-passed=0 failed=0
-for file in "${files[@]}"; do
+# count FILE: sets p and f.
+count() {
+	local log
+	log=$(log_of "$1")
 	p=0 f=1
-	count=$(log_of "$file")
-	read -r p f <"${count%.log}.count" || echo "FAIL $file: it was not run"
+	read -r p f <"${log%.log}.count" || echo "FAIL $1: it was not run"
+}
+passed=0 failed=0 again=()
+for file in "${files[@]}"; do
+	count "$file"
+	if [ "$f" -gt 0 ] && [ "${LBRUN_SPEC_AGAIN:-}" = 1 ]; then
+		echo "again $file: $f failed, once more alone"
+		one "$file" "${options[@]}"
+		count "$file"
+		[ "$f" -gt 0 ] || again+=("$file")
+	fi
 	passed=$((passed + p)) failed=$((failed + f))
 done
+[ ${#again[@]} -eq 0 ] || printf 'passed at the second try only: %s\n' "${again[@]}"
 if [ $((passed + failed)) -eq 0 ]; then
 	echo "no spec ran${match:+ (no file or tag is named $match)}"
 	failed=1

@@ -317,9 +317,11 @@ cmd_rekey() {
 	inside systemctl restart ssh
 }
 
-# Ports as nmap takes them: 22,80 or 1-1024, separated by commas or blanks.
+# Ports as nmap takes them: 22,80 or 1-1024, separated by commas or blanks. A range is gone
+# through fast; of single ports each is asked patiently, so that a busy machine's late
+# answer is not taken for a firewall's silence.
 cmd_scan() {
-	local ports pid
+	local ports pid pace=(-T3 --initial-rtt-timeout 1s --max-retries 4)
 	load "${1:-}"
 	shift
 	[ $# -gt 0 ] || usage_error "scan NAME PORTS..."
@@ -328,7 +330,8 @@ cmd_scan() {
 	pid=$(outside_up) || exit 1
 	unlock
 	ports=$*
-	timeout 300 nsenter -t "$pid" -n nmap -Pn -n -sS --send-ip --disable-arp-ping -T4 --min-rate 5000 --max-retries 1 \
+	[[ $ports != *-* ]] || pace=(-T4 --initial-rtt-timeout 1s --max-rtt-timeout 4s --min-rate 5000 --max-retries 2)
+	timeout 300 nsenter -t "$pid" -n nmap -Pn -n -sS --send-ip --disable-arp-ping "${pace[@]}" \
 		-p "${ports// /,}" -oX - "$address" 2>/dev/null |
 		sed 's/<port /\n&/g' |
 		sed -n 's/.*portid="\([0-9]*\)"><state state="\([a-z|]*\)".*/\1 \2/p
