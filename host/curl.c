@@ -11,6 +11,7 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 
 #include "lb.h"
@@ -106,6 +107,7 @@ code_of(const struct lb_request *r, CURLcode rc)
 	case CURLE_SSL_INVALIDCERTSTATUS:
 		return "tls";
 	case CURLE_WRITE_ERROR:
+	case CURLE_ABORTED_BY_CALLBACK:
 		return r->why != NULL ? r->why : "protocol";
 	case CURLE_RECV_ERROR:
 		if (strstr(r->error, "chunked-encoding") != NULL)
@@ -132,6 +134,9 @@ message_of(const struct lb_request *r, CURLcode rc)
 
 	if (strcmp(code, "too_large") == 0)
 		return "the response is larger than it may be";
+	if (rc == CURLE_ABORTED_BY_CALLBACK)
+		return "a secret would leave unencrypted over http for a public address; "
+		       "give an https URL";
 	if (strcmp(code, "io") == 0)
 		return "the output file cannot be written";
 	if (strcmp(code, "exhausted") == 0)
@@ -367,6 +372,58 @@ write_cb(char *data, size_t size, size_t n, void *arg)
 	return n;
 }
 
+/* Is it an address of loopback, a private network (RFC 1918, 4193), a link (RFC 3927,
+ * 4291) or shared address space (RFC 6598)? "" is a Unix socket's. */
+static bool
+is_near(const char *address)
+{
+	static const struct {
+		uint32_t net, mask;
+	} near[] = {
+		{ 0x7f000000, 0xff000000 }, /* 127.0.0.0/8 */
+		{ 0x0a000000, 0xff000000 }, /* 10.0.0.0/8 */
+		{ 0xac100000, 0xfff00000 }, /* 172.16.0.0/12 */
+		{ 0xc0a80000, 0xffff0000 }, /* 192.168.0.0/16 */
+		{ 0xa9fe0000, 0xffff0000 }, /* 169.254.0.0/16 */
+		{ 0x64400000, 0xffc00000 }, /* 100.64.0.0/10 */
+	};
+	struct in6_addr six;
+	struct in_addr four;
+	uint32_t host;
+
+	if (address[0] == '\0')
+		return true;
+	if (inet_pton(AF_INET6, address, &six) == 1) {
+		if (!IN6_IS_ADDR_V4MAPPED(&six))
+			return IN6_IS_ADDR_LOOPBACK(&six) ||
+			    IN6_IS_ADDR_LINKLOCAL(&six) ||
+			    (six.s6_addr[0] & 0xfe) == 0xfc;
+		memcpy(&four, &six.s6_addr[12], sizeof four);
+	} else if (inet_pton(AF_INET, address, &four) != 1) {
+		return false;
+	}
+	host = ntohl(four.s_addr);
+	for (size_t i = 0; i < sizeof near / sizeof *near; i++)
+		if ((host & near[i].mask) == near[i].net)
+			return true;
+	return false;
+}
+
+/* Connected, and nothing sent yet: also after each redirect. */
+static int
+prereq_cb(void *arg, char *address, char *own_address, int port, int own_port)
+{
+	struct lb_request *r = arg;
+	char *scheme = NULL;
+
+	(void)own_address, (void)port, (void)own_port;
+	curl_easy_getinfo(r->easy, CURLINFO_SCHEME, &scheme);
+	if ((scheme != NULL && strcasecmp(scheme, "https") == 0) || is_near(address))
+		return CURL_PREREQFUNC_OK;
+	r->why = "tls";
+	return CURL_PREREQFUNC_ABORT;
+}
+
 /* The multi handle of a state */
 
 static void
@@ -595,6 +652,10 @@ set_basics(struct lb_request *r, const struct lb_request_options *o)
 	SET(CURLOPT_HEADERDATA, r);
 	SET(CURLOPT_WRITEFUNCTION, write_cb);
 	SET(CURLOPT_WRITEDATA, r);
+	if (o->secret) {
+		SET(CURLOPT_PREREQFUNCTION, prereq_cb);
+		SET(CURLOPT_PREREQDATA, r);
+	}
 	SET(CURLOPT_HTTPHEADER, r->headers);
 	SET(CURLOPT_CONNECT_TO, r->connect_to);
 	if (o->ca_file != NULL) {

@@ -13,7 +13,8 @@ struct lb_request;
 
 /* What is pointed to need only live until lb_request_start returns. Certificates are
  * always verified, proxies of the environment are not used, and only http and https are
- * spoken; a redirect does not lead from https to http. */
+ * spoken; a redirect does not lead from https to http, and a secret leaves over http only
+ * for an address that is not routed on the Internet. */
 struct lb_request_options {
 	const char *url;
 	const char *method;      /* NULL: GET, with a body POST */
@@ -22,7 +23,8 @@ struct lb_request_options {
 	double timeout, connect_timeout;
 	int max_redirects; /* 0: a redirect is a response as any other */
 	size_t max_bytes;
-	int output; /* the body of a 2xx is written there; -1: to memory */
+	int output;  /* the body of a 2xx is written there; -1: to memory */
+	bool secret; /* it holds one */
 };
 
 struct lb_response {

@@ -22,9 +22,9 @@ enum { OPTS = 1, BOX };
 struct box {
 	struct lb_wait wait;
 	struct lb_request *request;
-	bool done;
-	int fd;        /* of the output, -1 */
-	char *partial; /* its name until it is whole */
+	bool done, secret; /* secret: the request holds one */
+	int fd;            /* of the output, -1 */
+	char *partial;     /* its name until it is whole */
 };
 
 /* Called by the loop. */
@@ -76,7 +76,7 @@ is_token(const char *s)
 
 /* Pushes the value of an option that may be a secret, and returns its bytes, or NULL. */
 static const char *
-push_bytes(lua_State *L, const char *name, size_t *len)
+push_bytes(lua_State *L, struct box *b, const char *name, size_t *len)
 {
 	lua_pushstring(L, name);
 	if (lua_rawget(L, OPTS) == LUA_TNIL)
@@ -84,6 +84,7 @@ push_bytes(lua_State *L, const char *name, size_t *len)
 	if (lua_type(L, -1) != LUA_TSTRING && !lb_is_secret(L, -1))
 		luaL_error(L, "option '%s' must be a string or a secret, not a %s", name,
 		    luaL_typename(L, -1));
+	b->secret = b->secret || lb_is_secret(L, -1);
 	return lb_bytes(L, -1, len);
 }
 
@@ -140,6 +141,7 @@ add_headers(lua_State *L, struct box *b)
 			luaL_error(L,
 			    "header '%s' must be a string or a secret, not a %s", name,
 			    luaL_typename(L, -1));
+		b->secret = b->secret || lb_is_secret(L, -1);
 		value = lb_bytes(L, -1, &len);
 		add_header(L, b, name, value, len);
 		lua_pop(L, 1);
@@ -154,7 +156,7 @@ add_bearer(lua_State *L, struct box *b)
 	size_t len;
 	bool ok;
 
-	if ((token = push_bytes(L, "bearer", &len)) == NULL)
+	if ((token = push_bytes(L, b, "bearer", &len)) == NULL)
 		return;
 	if (!lb_is_secret(L, -1))
 		luaL_error(L, "option 'bearer' must be a secret, not a string");
@@ -201,8 +203,8 @@ add_body(lua_State *L, struct box *b)
 	const char *data, *json;
 	size_t len, json_len;
 
-	data = push_bytes(L, "body", &len);
-	json = push_bytes(L, "json", &json_len);
+	data = push_bytes(L, b, "body", &len);
+	json = push_bytes(L, b, "json", &json_len);
 	if (data == NULL && json == NULL)
 		return false;
 	if (data != NULL && json != NULL)
@@ -362,9 +364,11 @@ request_k(lua_State *L, int status, lua_KContext ctx)
  *  are strings or secrets; bearer is a secret. The server's certificate is always
  *  verified, by the system's authorities or by those of ca_file alone. Proxies of the
  *  environment are not used. Only GET and HEAD may follow redirects, never from https to
- *  http; the headers Authorization and Cookie are not sent on to another host. With
- *  output_path the body of a 2xx goes to that file, which is 0600 and there only when it
- *  is whole. Header names of the response are lower-case, repeated ones are joined.
+ *  http; the headers Authorization and Cookie are not sent on to another host. A secret
+ *  is sent over http to an address of loopback or of a private network only (else tls).
+ *  With output_path the body of a 2xx goes to that file, which is 0600 and there only
+ *  when it is whole. Header names of the response are lower-case, repeated ones
+ *  are joined.
  *  +-> { status, headers, body, bytes, url, seconds }   (also for 404 and 500)
  *  +-> nil, err   (resolve, connect, tls, timeout, redirect, too_large, protocol,
  *                 aborted, interrupted, exhausted, io; of the file: denied, not_found,
@@ -421,6 +425,7 @@ http_request(lua_State *L)
 	if (path != NULL && (error = open_output(L, b, path)) != 0)
 		return lb_fail_errno(L, MODULE, "request", error);
 	o.output = b->fd;
+	o.secret = b->secret;
 	if (!lb_request_start(b->request, &o, on_done, b))
 		return no_memory(L);
 	lua_settop(L, BOX);

@@ -308,6 +308,7 @@ options_of(const struct client *c, struct lb_request_options *o)
 	o->connect_timeout = CONNECT_TIMEOUT;
 	o->max_bytes = MAX_BYTES;
 	o->output = -1;
+	o->secret = true;
 }
 
 /* Starts the request that was made ready in k->request. */

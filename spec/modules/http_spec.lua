@@ -5,6 +5,7 @@ local host = require "host"
 local http = require "http"
 local json = require "json"
 local process = require "process"
+local program = require "support.program"
 local ssh = require "support.sshd"
 
 local dir, server
@@ -150,6 +151,50 @@ describe("http.request #unit", function()
       assert.is_nil(err:find("plain-text-token", 1, true))
       err = raises("'X' is not one line", with { headers = { X = "canary\r\nY: 1" } })
       assert.is_nil(err:find("canary", 1, true))
+    end)
+
+    -- In a network of its own, whose loopback has addresses of documentation (RFC 5737, 3849).
+    it("a secret over http to loopback and private networks, and to no public address", function()
+      local r = program.script([[
+        local host, http, json = require "host", require "http", require "json"
+        local token <close> = host.secret("token", "hunter2-hunter2")
+        local function try(address, opts)
+          opts.url = "http://" .. address .. ":8000/"
+          local r, err
+          for _ = 1, 200 do -- until the server listens
+            r, err = http.request(opts)
+            if r or err.code ~= "connect" then break end
+            host.sleep(0.05)
+          end
+          io.write(address, " ", r and r.status or err.code .. ": " .. err.message, "\n")
+        end
+        try("127.0.0.1", {})
+        for _, a in ipairs { "203.0.113.7", "[2001:db8::7]" } do
+          try(a, {})
+          try(a, { bearer = token })
+          try(a, { headers = { ["x-key"] = token }, method = "HEAD" })
+          try(a, { body = token })
+        end
+        for _, a in ipairs { "127.0.0.1", "[::1]", "10.1.2.3", "172.31.0.1", "192.168.7.7", "100.100.0.1", "[fd00::7]" } do
+          try(a, { bearer = token })
+        end
+        for _, a in ipairs { "172.32.0.1", "100.128.0.1" } do try(a, { bearer = token }) end
+        return 0]], [[unshare -rn sh -c '
+          ip link set lo up
+          for a in 203.0.113.7 10.1.2.3 172.31.0.1 172.32.0.1 192.168.7.7 100.100.0.1 100.128.0.1; do ip addr add $a/32 dev lo; done
+          for a in 2001:db8::7 fd00::7; do ip addr add $a/128 dev lo; done
+          python3 -m http.server --bind :: 8000 >/dev/null 2>&1 & server=$!
+          "$@"; status=$?
+          kill $server; exit $status' sh "$@"]])
+      local why = "tls: a secret would leave unencrypted over http for a public address; give an https URL\n"
+      local want = "127.0.0.1 200\n"
+      for _, a in ipairs { "203.0.113.7", "[2001:db8::7]" } do
+        want = want .. a .. " 200\n" .. (a .. " " .. why):rep(3)
+      end
+      for _, a in ipairs { "127.0.0.1", "[::1]", "10.1.2.3", "172.31.0.1", "192.168.7.7", "100.100.0.1", "[fd00::7]" } do
+        want = want .. a .. " 200\n"
+      end
+      assert.equal(want .. "172.32.0.1 " .. why .. "100.128.0.1 " .. why, r.out .. r.err)
     end)
 
     it("nothing through a proxy of the environment", function()
