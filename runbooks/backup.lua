@@ -188,7 +188,7 @@ local function collect(ctx, work, day)
   end
   local manifest = {
     schema = 1, complete = true, run = ctx.run, date = day, sequence = next_sequence(ctx), host = ctx.facts.hostname,
-    began = backup.utc(ctx.state_get("began")), tool = ctx.params.tool, parts = parts,
+    began = calendar.utc(ctx.state_get("began")), tool = ctx.params.tool, parts = parts,
   }
   for _, part in pairs(parts) do
     for _, name in ipairs { "images", "databases", "files" } do part[name] = json.array(part[name]) end

@@ -68,7 +68,7 @@ local function irreversible(name, title, item, probe, apply)
     apply = function(ctx)
       -- A clock that had jumped ahead, and was put right since, ends no time early.
       local until_ = requested(ctx) + cooling + window
-      if ctx.now() < until_ then ctx.later({ at = until_ }, "the export is open until " .. backup.utc(until_)) end
+      if ctx.now() < until_ then ctx.later({ at = until_ }, "the export is open until " .. calendar.utc(until_)) end
       own_server(ctx)
       if probe(ctx) then apply(ctx) end
       local text = type(item) == "function" and item(ctx) or item
@@ -123,7 +123,7 @@ local function rdns_left(ctx)
 end
 
 local function year_of(epoch)
-  return tonumber(backup.utc(epoch):sub(1, 4))
+  return tonumber(calendar.utc(epoch):sub(1, 4))
 end
 
 -- What a person has to see to; the certificate says so too, for it lists only what was done.
@@ -144,10 +144,10 @@ local function certificate_of(ctx)
   local p = ctx.params
   local keep = ("%d-12-31"):format(year_of(ctx.now()) + p.billing_retention)
   local lines = { ("Certificate of deletion: tenant %s (%s)"):format(p.tenant, p.domain),
-    ("requested %s, run %s"):format(backup.utc(requested(ctx)), ctx.run), "destroyed:" }
+    ("requested %s, run %s"):format(calendar.utc(requested(ctx)), ctx.run), "destroyed:" }
   for _, name in ipairs(items) do
     local did = ctx.state_get("did " .. name)
-    if did then lines[#lines + 1] = ("  %s  %s"):format(backup.utc(did.at), did.text) end
+    if did then lines[#lines + 1] = ("  %s  %s"):format(calendar.utc(did.at), did.text) end
   end
   local left = left_over(ctx)
   if #left > 0 then lines[#lines + 1] = "not destroyed by this run:" end
@@ -171,13 +171,13 @@ local function waiting_steps(p)
       local until_ = requested(ctx) + cooling
       if ctx.now() < until_ then
         ctx.later({ at = until_ }, ("the cooling-off of %s ends at %s; until then it is taken back by: "
-          .. "lbrun abandon %s --reason TEXT"):format(p.tenant, backup.utc(until_), ctx.run))
+          .. "lbrun abandon %s --reason TEXT"):format(p.tenant, calendar.utc(until_), ctx.run))
       end
     end },
     step { name = "export", title = "The customer is told", class = "compensable", rerun = true, apply = function(ctx)
       local until_ = requested(ctx) + cooling + window
       told(ctx, "notice", "export", { kind = "export", subject = "Your data can be exported",
-        text = ("until %s: files by Nextcloud, CRM by Odoo, mail by IMAP, %sor a full backup"):format(backup.utc(until_),
+        text = ("until %s: files by Nextcloud, CRM by Odoo, mail by IMAP, %sor a full backup"):format(calendar.utc(until_),
           p.export_ssh_public_key and "everything by SSH as letsbe-export, " or "") })
     end },
   }
@@ -200,7 +200,7 @@ local function waiting_steps(p)
     if ctx.now() < until_ then
       local close = ("; should it be taken back, end the customer's access too: lbrun runbooks/deprovision/export.lua open=false "
         .. "tenant=%s -t %s"):format(p.tenant, p.target)
-      ctx.later({ at = until_ }, ("the export of %s is open until %s%s"):format(p.tenant, backup.utc(until_),
+      ctx.later({ at = until_ }, ("the export of %s is open until %s%s"):format(p.tenant, calendar.utc(until_),
         p.export_ssh_public_key and close or ""))
     end
   end }

@@ -78,7 +78,7 @@ local function result_of(ctx, p)
   local began, ended, made = ctx.state_get("began"), ctx.now(), ctx.state_get("made")
   one = evidence.times(p.scenario, made, began, ended)
   one.schema, one.run, one.tenant, one.host, one.backup, one.made = 1, ctx.run, p.tenant, ctx.facts.hostname, ctx.state_get("day"), made
-  one.started, one.finished = backup.utc(began), backup.utc(ended)
+  one.started, one.finished = calendar.utc(began), calendar.utc(ended)
   one.tools, one.agents, one.secrets = ctx.state_get("counts"), ctx.state_get("agents"), ctx.state_get("secrets")
   ctx.state_set("result", one)
   return one

@@ -98,7 +98,7 @@ local function tell(ctx, changes)
     if c.metric ~= "hub" then
       hub.report(ctx, { call = "notice", args = { tenant = c.tenant }, key = ("%s %s %d"):format(c.tenant, c.metric, c.at),
         fields = { kind = c.over and "recovery" or "alert", subject = ("%s: %s"):format(c.tenant, c.text),
-          details = { metric = c.metric, since = backup.utc(c.since) } } })
+          details = { metric = c.metric, since = calendar.utc(c.since) } } })
     end
   end
 end

@@ -52,7 +52,7 @@ local isolate_step = step {
     incident.put_aside(ctx)
     ctx.root:run(("umask 077; mkdir -p %s/evidence && chmod 700 /var/lib/lbrun %s"):format(dir, dir))
     if not incident.read(ctx) then
-      incident.write(ctx, { incident = ctx.run, aware = ctx.params.aware and incident.epoch(ctx.params.aware) or ctx.now() })
+      incident.write(ctx, { incident = ctx.run, aware = ctx.params.aware and calendar.epoch(ctx.params.aware) or ctx.now() })
     end
     local files = {
       { script, ctx.source("isolate/isolate.sh"), "0700" }, { dir .. "/conf", conf(ctx), "0600" },
@@ -189,7 +189,7 @@ local checklist_step = step {
     local missing = incident.missing(record)
     local open = false
     for _, name in ipairs(missing) do open = open or name == "notify-customer" end
-    ctx.log(("aware since %s; Art. 33 GDPR: 72 hours, until %s, %s%s"):format(backup.utc(record.aware), backup.utc(due), left,
+    ctx.log(("aware since %s; Art. 33 GDPR: 72 hours, until %s, %s%s"):format(calendar.utc(record.aware), calendar.utc(due), left,
       open and "" or " (the notice is made)"))
     ctx.log(#missing == 0 and "the checklist is done" or "still open: " .. table.concat(missing, ", "))
     if open and ctx.now() > due then ctx.warn("the 72 hours of Art. 33 GDPR are over and notify-customer is not entered") end
@@ -225,7 +225,7 @@ local function preflight(ctx)
   local p = ctx.params
   if p.release and p.item then fail("params", "give release or item, not both") end
   if p.item and not p.by then fail("params", "by is needed: who did it") end
-  if p.aware and not incident.epoch(p.aware) then fail("params", "aware is a time such as 2031-02-03T04:05:00Z") end
+  if p.aware and not calendar.epoch(p.aware) then fail("params", "aware is a time such as 2031-02-03T04:05:00Z") end
   if p.hub_url then
     hub.check(ctx, "tenant")
   end

@@ -45,7 +45,7 @@ local function test(ctx, tool)
   if not fine and (type(got) ~= "table" or goes_on[got.code] or got.code ~= "command") then error(got, 0) end
   local one = evidence.counts(part)
   one.tool, one.run, one.from = tool, ctx.run, ctx.params.from
-  one.backup, one.finished, one.seconds = from:match("[^/]+$"), backup.utc(now(ctx)), math.max(0, now(ctx) - began)
+  one.backup, one.finished, one.seconds = from:match("[^/]+$"), calendar.utc(now(ctx)), math.max(0, now(ctx) - began)
   local twin = beside.twin(stack.get(tool), kind, part)
   one.image, one.program = twin.image, "unverified"
   if not fine then

@@ -159,53 +159,11 @@ end
 -- below 0.
 function backup.status(o)
   return {
-    timestamp = backup.utc(o.ended), status = o.failed and "failed" or "success",
+    timestamp = calendar.utc(o.ended), status = o.failed and "failed" or "success",
     duration_seconds = math.max(0, o.ended - o.began), databases_backed_up = o.databases,
     files_backed_up = not o.failed, remote_sync = o.remote or "disabled",
     total_size_gb = math.floor(o.bytes / 1e6 + 0.5) / 1000, errors = json.array(o.errors or {}),
   }
-end
-
--- backup.days("YYYY-MM-DD") -> days since 1970-01-01, nil for a name that is no date
-function backup.days(name)
-  local y, m, d = name:match("^(%d%d%d%d)%-(%d%d)%-(%d%d)$")
-  if not y then return nil end
-  y, m, d = math.tointeger(tonumber(y)), math.tointeger(tonumber(m)), math.tointeger(tonumber(d))
-  if m < 1 or m > 12 or d < 1 or d > 31 then return nil end
-  local shifted = m <= 2 and y - 1 or y
-  local era = shifted // 400
-  local of_era = shifted - era * 400
-  local of_year = (153 * (m + (m > 2 and -3 or 9)) + 2) // 5 + d - 1
-  return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
-end
-
--- backup.date(days) -> "YYYY-MM-DD", of days since 1970-01-01
-function backup.date(days)
-  local z = days + 719468
-  local era = z // 146097
-  local of_era = z - era * 146097
-  local year = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
-  local of_year = of_era - (365 * year + year // 4 - year // 100)
-  local month = (5 * of_year + 2) // 153
-  local m = month + (month < 10 and 3 or -9)
-  return ("%04d-%02d-%02d"):format(year + era * 400 + (m <= 2 and 1 or 0), m, of_year - (153 * month + 2) // 5 + 1)
-end
-
--- backup.utc(seconds) -> "YYYY-MM-DDThh:mm:ssZ"
-function backup.utc(seconds)
-  local rest = seconds % 86400
-  return ("%sT%02d:%02d:%02dZ"):format(backup.date(seconds // 86400), rest // 3600, rest // 60 % 60, rest % 60)
-end
-
--- backup.is_day(name): a date that the calendar has, written as one
-function backup.is_day(name)
-  local n = backup.days(name)
-  return n ~= nil and backup.date(n) == name
-end
-
--- backup.is_sunday(name)
-function backup.is_sunday(name)
-  return backup.is_day(name) and (backup.days(name) + 4) % 7 == 0
 end
 
 local function order(a, b)
@@ -216,7 +174,7 @@ end
 local function complete(list)
   local all = {}
   for _, item in ipairs(list) do
-    if backup.is_day(item.name) and item.complete then all[#all + 1] = { name = item.name, sequence = item.sequence } end
+    if calendar.is_day(item.name) and item.complete then all[#all + 1] = { name = item.name, sequence = item.sequence } end
   end
   table.sort(all, order)
   return all
@@ -233,7 +191,7 @@ end
 -- for what is none. The numbers count what was sent: they order, whatever the clocks said.
 function backup.remote_name(name)
   local date, number = name:match("^(%d%d%d%d%-%d%d%-%d%d)%.(%d+)$")
-  if not date or not backup.is_day(date) then return nil end
+  if not date or not calendar.is_day(date) then return nil end
   return date, math.tointeger(tonumber(number))
 end
 
@@ -271,7 +229,7 @@ function backup.remote_rotation(list)
     if item.complete and not seen[item.date] then
       seen[item.date], whole, days = true, true, days + 1
       keep = days <= backup.keep.daily
-      if backup.is_sunday(item.date) then
+      if calendar.is_sunday(item.date) then
         weeks = weeks + 1
         keep = keep or weeks <= backup.keep.weekly
       end
@@ -290,7 +248,7 @@ function backup.rotation(daily, weekly)
   local days, weeks, have = complete(daily), complete(weekly), {}
   for _, item in ipairs(weeks) do have[item.name] = item.sequence end
   for _, item in ipairs(days) do
-    if backup.is_sunday(item.name) and have[item.name] ~= item.sequence then
+    if calendar.is_sunday(item.name) and have[item.name] ~= item.sequence then
       if not have[item.name] then weeks[#weeks + 1] = item end
       for _, week in ipairs(weeks) do
         if week.name == item.name then week.sequence = item.sequence end

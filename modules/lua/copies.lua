@@ -74,7 +74,7 @@ local function choose_local(ctx, want)
   local best
   for sequence, at in out:gmatch("(%d+)\t(%S+)\n") do
     local one = { sequence = math.tointeger(tonumber(sequence)), at = at }
-    if backup.is_day(at:match("[^/]+$")) and (not best or one.sequence > best.sequence) then best = one end
+    if calendar.is_day(at:match("[^/]+$")) and (not best or one.sequence > best.sequence) then best = one end
   end
   return best and backup.dir .. "/" .. best.at
 end

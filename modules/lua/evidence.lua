@@ -14,9 +14,7 @@ evidence.objectives = {
 }
 
 local function seconds_of(utc)
-  local date, h, m, s = utc:match("^(%d+%-%d+%-%d+)T(%d%d):(%d%d):(%d%d)Z$")
-  if not date then fail("backup", ("'%s' is no time of a backup"):format(utc)) end
-  return backup.days(date) * 86400 + math.tointeger(tonumber(h)) * 3600 + math.tointeger(tonumber(m)) * 60 + math.tointeger(tonumber(s))
+  return calendar.epoch(utc) or fail("backup", ("'%s' is no time of a backup"):format(utc))
 end
 
 -- evidence.times(scenario, made, began, ended) -> { scenario, seconds, rto_seconds, age_seconds, rpo_seconds,

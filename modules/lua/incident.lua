@@ -29,15 +29,6 @@ function incident.names()
   return list
 end
 
--- incident.epoch("2031-02-03T04:05:06Z") -> seconds since 1970, or nil
-function incident.epoch(text)
-  local date, h, mi, s = text:match("^(%d%d%d%d%-%d%d%-%d%d)T(%d%d):(%d%d):?(%d*)Z$")
-  local days = date and backup.days(date)
-  local function n(v) return math.tointeger(tonumber(v)) or 0 end
-  if not days or n(h) > 23 or n(mi) > 59 then return nil end
-  return days * 86400 + n(h) * 3600 + n(mi) * 60 + n(s)
-end
-
 -- incident.read(ctx) -> { incident, aware, items = { [name] = { at, by, note } } }, or nil
 function incident.read(ctx)
   if not ctx.root:exists(file_of) then return nil end
@@ -80,7 +71,7 @@ function incident.enter(ctx, name, by, note)
   record.items = record.items or {}
   record.items[name] = { at = ctx.now(), by = by, note = note, run = ctx.run }
   incident.write(ctx, record)
-  ctx.log(("checklist: %s by %s at %s%s"):format(name, by, backup.utc(ctx.now()), note and ": " .. note or ""))
+  ctx.log(("checklist: %s by %s at %s%s"):format(name, by, calendar.utc(ctx.now()), note and ": " .. note or ""))
 end
 
 -- incident.deadline(record, now) -> epoch of the 72 hours' end, and a text about it
@@ -100,12 +91,12 @@ function incident.document(ctx, record)
   local rows = {}
   for i, item in ipairs(incident.items) do
     local done_ = (record.items or {})[item[1]]
-    rows[i] = { mark = done_ and "x" or " ", title = item[2], at = done_ and backup.utc(done_.at) or "",
+    rows[i] = { mark = done_ and "x" or " ", title = item[2], at = done_ and calendar.utc(done_.at) or "",
       by = cell(done_ and done_.by), note = cell(done_ and done_.note) }
   end
   return ctx.render("isolate/post-mortem.md", {
-    tenant = ctx.params.tenant, incident = record.incident, aware = backup.utc(record.aware),
-    due = backup.utc((incident.deadline(record, 0))), items = rows, evidence = record.evidence or "none was taken",
+    tenant = ctx.params.tenant, incident = record.incident, aware = calendar.utc(record.aware),
+    due = calendar.utc((incident.deadline(record, 0))), items = rows, evidence = record.evidence or "none was taken",
   })
 end
 

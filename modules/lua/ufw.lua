@@ -197,7 +197,11 @@ ufw.enabled = resource("ufw.enabled", {
   apply = function(_, ctx)
     guard.protect(ctx, {
       name = "firewall", saves = { "ufw" },
-      change = function() ctx.root:run("ufw --force enable && systemctl enable --quiet ufw.service", { timeout = 120 }) end,
+      -- Enabling a unit makes systemd read all of them anew: the package has done it already.
+      change = function()
+        ctx.root:run("ufw --force enable && { systemctl is-enabled --quiet ufw.service || systemctl enable --quiet ufw.service; }",
+          { timeout = 120 })
+      end,
     })
   end,
   undo = function(_, ctx, before)

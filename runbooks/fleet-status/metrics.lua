@@ -5,7 +5,7 @@ local limits = { heartbeat = 15 * 60, tokens = 90, cpu = 90, disk = 90, backup =
 
 -- "2031-02-03T04:05:06Z" -> how long ago, in seconds; nil: unreadable
 local function age(ctx, text)
-  local at = type(text) == "string" and incident.epoch(text)
+  local at = type(text) == "string" and calendar.epoch(text)
   return at and ctx.now() - at
 end
 

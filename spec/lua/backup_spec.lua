@@ -6,7 +6,7 @@ local sources = require "lb.sources"
 local support = require "support.lbrun"
 
 local env = script.environment(sources.collect "runbooks/backup.lua")
-local backup, stack = env.backup, env.stack
+local backup, calendar, stack = env.backup, env.calendar, env.stack
 
 local function item(name, sequence, complete)
   return { name = name, sequence = sequence, complete = complete ~= false }
@@ -40,20 +40,9 @@ local function rotate(daily, weekly)
 end
 
 describe("the rotation of backups #unit", function()
-  it("knows dates, Sundays and leap days", function()
-    assert.is_true(backup.is_sunday("2026-03-01"))
-    assert.is_false(backup.is_sunday("2026-02-26"))
-    assert.is_true(backup.is_day("2028-02-29"))
-    for _, name in ipairs { "2026-02-29", "2026-13-01", "2026-00-10", "2026-1-1", "daily", "..", "2026-02-26.old", "", "2026-02-26/" } do
-      assert.is_false(backup.is_day(name), name)
-    end
-    assert.equal("2026-02-26T02:15:00Z", backup.utc(1772072100))
-    assert.equal("1970-01-01T00:00:00Z", backup.utc(0))
-  end)
-
   it("keeps, over a year with gaps, the last seven and four Sundays, and the newest always", function()
     local daily, weekly, first, made = {}, {}, 20454, 0
-    assert.equal("2026-01-01", backup.date(first))
+    assert.equal("2026-01-01", calendar.date(first))
     local seed = 7
     for n = 0, 364 do
       seed = (seed * 1103515245 + 12345) % 2147483648
@@ -61,15 +50,15 @@ describe("the rotation of backups #unit", function()
       local gap = (seed >> 16) % 5 == 0 or (n > 190 and n < 212)
       if not gap then
         made = made + 1
-        local name = backup.date(first + n)
+        local name = calendar.date(first + n)
         daily[#daily + 1] = item(name, made)
         local before = #daily
         daily, weekly = rotate(daily, weekly)
         assert(#daily == math.min(7, before), name .. ": " .. #daily)
         assert(#weekly <= 4, name)
         assert.equal(name, backup.newest(daily))
-        for _, one in ipairs(weekly) do assert.is_true(backup.is_sunday(one.name), one.name) end
-        if backup.is_sunday(name) then assert.equal(name, backup.newest(weekly)) end
+        for _, one in ipairs(weekly) do assert.is_true(calendar.is_sunday(one.name), one.name) end
+        if calendar.is_sunday(name) then assert.equal(name, backup.newest(weekly)) end
       end
     end
     assert.equal(7, #daily)
@@ -78,7 +67,7 @@ describe("the rotation of backups #unit", function()
 
   it("has nothing to do a second time", function()
     local daily, weekly = {}, {}
-    for n = 1, 40 do daily[n] = item(backup.date(20454 + n), n) end
+    for n = 1, 40 do daily[n] = item(calendar.date(20454 + n), n) end
     daily, weekly = rotate(daily, weekly)
     local _, _, plan = rotate(daily, weekly)
     assert.same({ weekly = {}, drop_daily = {}, drop_weekly = {} }, plan)

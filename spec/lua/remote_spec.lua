@@ -6,7 +6,8 @@ local support = require "support.lbrun"
 local s3 = require "support.s3"
 local sshd = require "support.sshd"
 
-local backup = script.environment(sources.collect "runbooks/backup.lua").backup
+local env = script.environment(sources.collect "runbooks/backup.lua")
+local backup, calendar = env.backup, env.calendar
 
 describe("the names of backups on the remote #unit", function()
   local function whole(...)
@@ -29,7 +30,7 @@ describe("the names of backups on the remote #unit", function()
   it("keep, over a year of days with gaps, the last seven and four Sundays, never without a whole one", function()
     local list, made = {}, 0
     for n = 0, 364 do
-      local day = backup.date(20454 + n)
+      local day = calendar.date(20454 + n)
       if n % 5 ~= 3 and not (n > 190 and n < 212) then
         local name = backup.next_name(list, day)
         -- One of eleven breaks off.
@@ -48,7 +49,7 @@ describe("the names of backups on the remote #unit", function()
           local days, sundays = 0, 0
           for _, item in ipairs(list) do
             days = days + 1
-            if backup.is_sunday((backup.remote_name(item.name))) then sundays = sundays + 1 end
+            if calendar.is_sunday((backup.remote_name(item.name))) then sundays = sundays + 1 end
             assert.is_true(item.complete)
           end
           assert.is_true(days >= math.min(made, 7) and days <= 11, day .. " has " .. days)
