@@ -43,7 +43,6 @@ function lbrun.sh(command)
 end
 
 lbrun.root = lbrun.sh "id -u" == "0\n"
-if lbrun.root then lbrun.sh "mkdir -p /var/lib/lbrun" end
 
 -- A home: journal, runbooks and files of one spec. home:run("args...", { env, stdin,
 -- before }) -> { exit, out, err, signal }
@@ -79,7 +78,8 @@ function lbrun.home()
       lbrun.binary, args)
     if lbrun.root then
       -- What a run keeps on its target is this home's own, also for local: as root.
-      command = ("unshare -m sh -c 'mount --bind %s/var /var/lib/lbrun && exec \"$@\"' sh %s"):format(home.dir, command)
+      command = ("unshare -m sh -c 'mkdir -p /var/lib/lbrun && mount --bind %s/var /var/lib/lbrun && exec \"$@\"' sh %s"):format(
+        home.dir, command)
     end
     local _, how, status = os.execute(("%s <%s >%s 2>%s"):format(command, quote(stdin), quote(out), quote(err)))
     local r = { out = slurp(out), err = slurp(err) }
