@@ -529,11 +529,15 @@ journal_query(struct journal *j, enum journal_query q, const char *a, const char
 	static const char *const sql[] = {
 		[JOURNAL_STEPS] = "SELECT step, idx, title, status, class, attempt, "
 		    "message, started, updated FROM steps WHERE run = ? ORDER BY idx, n",
-		/* A row an effect: the newest attempt, with the first one's `before`. */
+		/* A row an effect: the newest attempt, with the first `before`: the one
+		 * of an attempt that was in doubt before it began is none. */
 		[JOURNAL_EFFECTS] = "SELECT e.step, e.effect, "
 		    "coalesce(e.idx, f.idx) AS idx, "
 		    "coalesce(e.resource, f.resource) AS resource, e.status, "
-		    "e.attempt, e.intent, f.before, e.undoable, e.output, e.message, "
+		    "e.attempt, e.intent, (SELECT before FROM effects WHERE "
+		    "run = f.run AND step = f.step AND effect = f.effect AND "
+		    "before IS NOT NULL ORDER BY attempt LIMIT 1) AS before, "
+		    "e.undoable, e.output, e.message, "
 		    "e.started, e.ended FROM effects f JOIN effects e ON e.n = (SELECT n "
 		    "FROM effects WHERE run = f.run AND step = f.step AND "
 		    "effect = f.effect ORDER BY attempt DESC LIMIT 1) WHERE f.run = ?1 "

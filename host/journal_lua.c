@@ -357,7 +357,7 @@ l_steps(lua_State *L)
 }
 
 /* j:effect_begin(run, step, effect, { idx, resource, intent, before, undoable })
- *  each call begins an attempt; the `before` of the first one is what undo is given
+ *  each call begins an attempt; the first `before` that was given is what undo gets
  *  +-> attempt
  *  +-> nil, err   (not_found, full, busy, io)                                          */
 static int

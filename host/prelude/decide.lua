@@ -12,7 +12,7 @@ local display_of = require "lb.display"
 local decide = {}
 
 -- The effects of a run that were changed and stand, last first, with what undoes them.
-local function undo_list(run)
+local function undo_list(run, rows)
   local by_name = {}
   for _, step in ipairs(run.steps) do
     for _, effect in ipairs(engine.effects(step)) do
@@ -20,12 +20,11 @@ local function undo_list(run)
     end
   end
   local can, cannot = {}, {}
-  local rows = util.check(run.journal:effects(run.id))
   for i = #rows, 1, -1 do
     local row = rows[i]
     if (row.status == "done" or row.status == "failed" or row.status == "open") and (row.attempt or 0) > 0 then
       local found = by_name[row.step .. "\0" .. row.effect]
-      if found and found.effect.undo then
+      if found and found.effect.undo and row.undoable then
         can[#can + 1] = { row = row, step = found.step, effect = found.effect }
       elseif not (found and found.effect.pure) then
         cannot[#cannot + 1] = row
@@ -35,10 +34,26 @@ local function undo_list(run)
   return can, cannot
 end
 
--- decide.undo(run) -> exit
+-- What runs on the target for an effect that was interrupted has to end first: else it would
+-- take effect after it was undone.
+local function settle_jobs(run, rows)
+  local open = {}
+  for _, row in ipairs(rows) do
+    if row.status == "open" then open[row.step .. "\0" .. row.effect] = true end
+  end
+  for _, step in ipairs(run.steps) do
+    for _, effect in ipairs(engine.effects(step)) do
+      if open[step.name .. "\0" .. effect.id] then engine.settle_jobs(run, step, effect) end
+    end
+  end
+end
+
+-- decide.undo(run) -> exit. A run of which something was undone is not resumed any more: undo
+-- goes on where it stopped.
 function decide.undo(run)
   local display = run.display
-  local can, cannot = undo_list(run)
+  local rows = util.check(run.journal:effects(run.id))
+  local can, cannot = undo_list(run, rows)
   local function tell(state, words, step, effect)
     if display.json then display:line { type = "undo.effect", run = run.id, step = step, effect = effect, state = state }
     else host.write("out", ("%s: %s %s\n"):format(words, step, effect)) end
@@ -65,6 +80,8 @@ function decide.undo(run)
       lock.take(run)
       run:attach_output()
     end
+    util.check(run.journal:run_set(run.id, { status = "undoing" }, "run.undoing", util.json { effects = #can }))
+    settle_jobs(run, rows)
     for _, u in ipairs(can) do
       local window = util.window(65536)
       run.output = window
@@ -79,13 +96,15 @@ function decide.undo(run)
         if err.code == "command" then engine.forget_jobs(effect) end
         run:event("undo.failed", { step = u.step.name, effect = effect.id, why = err.message })
         util.raise(err.code == "lost" and "connect" or "undo",
-          ("undo of %s in step %s failed: %s"):format(effect.id, u.step.name, err.message), { exit = 6 })
+          ("undo of %s in step %s failed: %s; when that is mended: lbrun undo %s"):format(effect.id, u.step.name, err.message, run.id),
+          { exit = 6 })
       end
       util.check(run.journal:effect_end(run.id, u.step.name, effect.id, "undone", { output = window.text() }))
       engine.forget_jobs(effect)
       if display.json then tell("undone", "undone", u.step.name, effect.id)
       else display:say(("  undone: %s %s"):format(u.step.name, effect.id)) end
     end
+    engine.sweep_jobs(run)
   end)
   run.finished = true
   lock.drop(run, false)
@@ -100,7 +119,7 @@ end
 
 -- decide.settle(journal, row, step, verdict, reason, options) -> exit
 function decide.settle(journal, row, step, verdict, reason, options)
-  if row.status == "abandoned" or row.status == "undone" then
+  if row.status == "abandoned" or row.status == "undone" or row.status == "undoing" then
     util.raise("usage", ("run %s is %s: there is nothing to settle"):format(row.id, row.status))
   end
   local found

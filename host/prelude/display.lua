@@ -84,7 +84,7 @@ function display:draw()
   end
   local text = ("  %-" .. self.width .. "s %s%s %s"):format(c.step.name, util.show_seconds(seconds), bar, c.detail or "")
   local width = host.width() - 1
-  if #text > width then text = text:sub(1, math.max(10, width - 1)) end
+  if #text > width then text = host.mask(text):sub(1, math.max(10, width - 1)) end
   host.write("err", "\r\27[K" .. text)
   self.drawn = true
 end

@@ -144,8 +144,9 @@ local function barrier(run, step)
   run:event("barrier.passed", { step = step.name, subject = subject })
 end
 
--- Jobs that an earlier attempt of this step has left: each is waited for, never repeated.
-local function settle_jobs(run, step, effect)
+-- engine.settle_jobs(run, step, effect): jobs that an earlier attempt of this step has left:
+-- each is waited for, never repeated.
+function engine.settle_jobs(run, step, effect)
   if not run.conn then return end
   -- A step may have started jobs as root and as the login user.
   local found = {}
@@ -187,9 +188,9 @@ function engine.forget_jobs(effect)
   for view, ids in pairs(by_view) do job.remove(view, ids) end
 end
 
--- What a kill between a result and its clean-up has left: all that this run ever began has
--- its result by now.
-local function sweep_jobs(run)
+-- engine.sweep_jobs(run): what a kill between a result and its clean-up has left: all that
+-- this run ever began has its result by now.
+function engine.sweep_jobs(run)
   if not run.conn then return end
   local view = run:view()
   job.remove(view, job.list(view, job.prefix(run.id)))
@@ -275,7 +276,7 @@ local function attempt(run, step, effect, finish)
     return row.attempt and row.attempt > 0 and not effect.pure
   end
   local open = row and row.status == "open"
-  if open then settle_jobs(run, step, effect) end
+  if open then engine.settle_jobs(run, step, effect) end
   local ctx = context.new(run, step, nil, false)
   local answer = look(run, step, effect, row, ctx)
   if answer.state == "done" then
@@ -291,7 +292,8 @@ local function attempt(run, step, effect, finish)
   if answer.state ~= "pending" then
     if not open then
       util.check(journal:effect_begin(run.id, step.name, effect.id, {
-        idx = effect.idx, resource = effect.resource, intent = util.json { text = "" }, undoable = false }))
+        idx = effect.idx, resource = effect.resource, intent = util.json { text = "" },
+        undoable = row and row.undoable or false }))
     end
     doubt(step, effect, answer.text)
   end
@@ -301,14 +303,16 @@ local function attempt(run, step, effect, finish)
     -- The decision is used up: another crash puts the step in doubt again.
     run:step_event(step, "open", "step.redo", { effect = effect.id })
   end
-  local before = effect.undoable and not row and effect.before and effect.before(ctx) or nil
+  -- Once: before the first attempt that was more than a doubt.
+  local fresh = effect.undoable and not (row and row.undoable)
+  local before = fresh and effect.before and effect.before(ctx) or nil
   effect.attempt = util.check(journal:effect_begin(run.id, step.name, effect.id, {
     idx = effect.idx, resource = effect.resource, undoable = effect.undoable,
-    intent = util.json { text = answer.text:sub(1, 65536) },
+    intent = util.json { text = util.cut(answer.text, 65536) },
     before = before and util.check(json.encode(before)) or nil,
   }))
   run.effects[step.name] = run.effects[step.name] or {}
-  run.effects[step.name][effect.id] = { status = "open", attempt = effect.attempt }
+  run.effects[step.name][effect.id] = { status = "open", attempt = effect.attempt, undoable = effect.undoable }
   effect.settled = nil
   run.display:event(run, "effect.begin", { step = step.name, effect = effect.id, diff = answer.text })
   local window = util.window(65536)
@@ -473,7 +477,7 @@ function run_methods:attach_output()
   if not self.conn then return end
   self.conn.on_output = function(result)
     if not self.output then return end
-    self.output.add("$ " .. result.command:gsub("%s+", " "):sub(1, 200) .. "\n" .. result.stdout .. result.stderr)
+    self.output.add("$ " .. util.cut(result.command:gsub("%s+", " "), 200) .. "\n" .. result.stdout .. result.stderr)
   end
 end
 
@@ -576,7 +580,7 @@ function engine.execute(run)
     if not run.began then preflight(run) end
     run.began = true
     for _, step in ipairs(run.steps) do do_step(run, step) end
-    if run.resumed then sweep_jobs(run) end
+    if run.resumed then engine.sweep_jobs(run) end
   end)
   local status, exit, err = "done", #run.warnings > 0 and 3 or 0, nil
   if not fine then
@@ -665,7 +669,7 @@ function engine.carry_on(run, event)
     util.raise(why.code == "locked" and "locked" or "journal", ("run %s: %s"):format(run.id, tostring(why)))
   end
   local row = util.check(run.journal:run(run.id))
-  if row.status == "done" or row.status == "abandoned" or row.status == "undone" then
+  if row.status == "done" or row.status == "abandoned" or row.status == "undone" or row.status == "undoing" then
     lock.put_down(run.journal, run.id)
     util.raise("usage", ("run %s is %s: there is nothing to resume"):format(row.id, row.status))
   end
@@ -690,10 +694,12 @@ function engine.next_command(run, status, err)
   if status == "doubt" then
     return ("lbrun settle %s %s --done|--redo|--fail --reason TEXT"):format(err.where.run, err.where.step or "STEP")
   end
-  if err.code == "approval" and err.confirm then
-    return ("lbrun resume %s --confirm %s"):format(run.root_id, util.quote(err.confirm))
-  end
-  return "lbrun resume " .. run.root_id
+  local command = "lbrun resume " .. run.root_id
+  local root = run
+  while root.parent do root = root.parent end
+  for _, name in ipairs(util.keys(root.secrets or {})) do command = ("%s %s=@FILE"):format(command, name) end
+  if err.code == "approval" and err.confirm then command = ("%s --confirm %s"):format(command, util.quote(err.confirm)) end
+  return command
 end
 
 -- Child runs --------------------------------------------------------------------------
@@ -721,7 +727,12 @@ function engine.child(parent, step, effect, options)
     for _, text in ipairs(summary.warnings) do parent:warn(step.name, text) end
     return summary
   end
-  local run = child and loader.resume(parent.journal, child, { parent = parent, display = parent.display })
+  if child and child.status == "undoing" then
+    util.raise("usage", ("child run %s is being undone: lbrun undo %s goes on with that"):format(child.id, child.id))
+  elseif child and child.status == "undone" then
+    child = nil -- what it did is gone: another one does it anew
+  end
+  local run = child and loader.resume(parent.journal, child, { parent = parent, display = parent.display, given = options.params })
     or loader.child(parent, place, options)
   local exit, summary, err = engine.execute(run)
   if run.borrowed then

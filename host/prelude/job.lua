@@ -111,7 +111,7 @@ function job.wait(view, id, options)
   local stop = options.timeout and host.monotonic() + util.duration(options.timeout)
   local window, offset, partial = util.window(half), 0, ""
   local told, behind
-  local nap = "first"
+  local nap, broken = "first", false -- broken: the next line begins in its middle
   while true do
     local seen, text = poll(view, id, offset, behind and "none" or nap)
     nap = "later"
@@ -123,26 +123,39 @@ function job.wait(view, id, options)
     window.add(text)
     behind = #text == chunk
     -- What nobody will see is not fetched: only the first and the last of it is kept.
-    if behind and not options.whole and seen.out - offset > chunk then
-      window.skip(seen.out - offset - half)
-      offset, partial = seen.out - half, ""
+    local skipped = behind and not options.whole and seen.out - offset > chunk
+    if skipped then
+      window.skip(seen.out - offset - window.keep)
+      offset = seen.out - window.keep
     end
     if options.progress and text ~= "" then
       partial = partial .. text
       local whole, rest = partial:match("^(.*\n)([^\n]*)$")
       if whole then
         partial = rest
+        if broken then whole = whole:match("\n(.*)$") end
+        broken = false
         for line in whole:gmatch("([^\n]+)\n") do options.progress(line) end
       end
+      if skipped then partial, broken = "", true end
     end
     if seen.state == "done" and (seen.out or 0) <= offset then
       local q = util.quote(job.state_dir(view) .. "/jobs/" .. id)
-      local look = ("head -c 65536 %s/err; [ $(wc -c <%s/err) -gt 65536 ] && { echo; tail -c 65536 %s/err; }"):format(q, q, q)
+      local errors = util.window(half)
+      local short = seen.err <= 2 * errors.keep
+      local look = (short and "head -c %d %s/err" or "head -c %d %s/err; tail -c %d %s/err"):format(
+        short and seen.err or errors.keep, q, errors.keep, q)
       -- On a full disk the command's own complaint may have found no room.
       if seen.status ~= 0 then look = look .. ("; df -Pk %s | awk 'NR == 2 && $4 < 64 { print %s }'"):format(q,
         '"No space left on device: " $4 " KiB are free"') end
-      local err = view:try(look .. "; true", { timeout = 60, discard = false })
-      return { status = seen.status, stdout = window.text(), stderr = err.stdout, id = id }
+      local printed = view:try(look .. "; true", { timeout = 60, quiet = true }).stdout
+      local size = short and seen.err or 2 * errors.keep
+      errors.add(printed:sub(1, short and size or errors.keep))
+      if not short then
+        errors.skip(seen.err - size)
+        errors.add(printed:sub(errors.keep + 1, size))
+      end
+      return { status = seen.status, stdout = window.text(), stderr = errors.text() .. printed:sub(size + 1), id = id }
     end
     if seen.state ~= "running" and seen.state ~= "done" then
       local why = ({ died = "its process ended without leaving a status", rebooted =

@@ -219,8 +219,8 @@ local function source_path(journal, id)
   end
 end
 
--- loader.resume(journal, row, { display, cli, parent }) -> run, with the code and the
--- parameters it began with.
+-- loader.resume(journal, row, { display, cli, parent, given }) -> run, with the code and the
+-- parameters it began with. given: a child's parameters, for the secrets among them.
 function loader.resume(journal, row, fields)
   if row.interface ~= host.interface() then
     util.raise("source", ("run %s was begun by a host of interface %d, this one is %d: resume it with that version")
@@ -245,7 +245,7 @@ function loader.resume(journal, row, fields)
     end
   end
   if fields.parent then
-    for name in pairs(names) do secrets[name] = fields.parent.secrets[name] end
+    for name in pairs(names) do secrets[name] = (fields.given or {})[name] or fields.parent.secrets[name] end
   elseif fields.secrets then
     for name in pairs(names) do
       secrets[name] = fields.secrets[name]

@@ -191,6 +191,10 @@ function commands.resume(cli)
     row = list[1]
   end
   if row.parent then util.raise("usage", ("%s is a child: resume its parent %s"):format(row.id, row.parent)) end
+  if row.status == "undoing" then
+    util.raise("usage", ("run %s is being undone: lbrun undo %s goes on with that; what is to be done again is a new run")
+      :format(row.id, row.id))
+  end
   if row.status == "done" or row.status == "abandoned" or row.status == "undone" or row.status == "refused" then
     util.raise("usage", ("run %s is %s: there is nothing to resume"):format(row.id, row.status))
   end
@@ -210,6 +214,10 @@ function commands.undo(cli)
   local j = open_journal(cli.options)
   local row = one_run(j, cli)
   if row.status == "undone" then util.raise("usage", ("run %s is undone already"):format(row.id)) end
+  local pid = lock.alive(j, row)
+  if pid then
+    util.raise("locked", ("run %s is running, process %d: interrupt it first"):format(row.id, pid))
+  end
   return decide.undo(loader.resume(j, row, { display = display_of.new(cli.options), cli = cli }))
 end
 

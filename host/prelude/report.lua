@@ -126,6 +126,7 @@ function report.explain(journal, row, options)
   local next_command
   if alive then next_command = nil
   elseif row.status == "done" or row.status == "undone" or row.status == "abandoned" or row.status == "refused" then next_command = nil
+  elseif row.status == "undoing" then next_command = "lbrun undo " .. row.id
   elseif row.status == "doubt" then
     local step = doubtful[1] and doubtful[1]:match("^([^:]+):") or "STEP"
     next_command = ("lbrun settle %s %s --done|--redo|--fail --reason TEXT   (or lbrun resume %s, which asks the probe again)")

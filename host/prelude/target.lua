@@ -234,7 +234,7 @@ end
 
 -- run{ "a", "b", stdin = x } and run({ "a", "b" }, { stdin = x }) are the same.
 local known = {
-  stdin = true, timeout = true, ok = true, discard = true, env = true, cwd = true,
+  stdin = true, timeout = true, ok = true, discard = true, quiet = true, env = true, cwd = true,
 }
 local function arguments(cmd, options)
   local merged = {}
@@ -341,7 +341,7 @@ function view:try(cmd, options)
     if status == fine then result.ok = true end
   end
   if opts.discard then result.stdout, result.stderr = "", "" end
-  if self.conn.on_output and not opts.discard then self.conn.on_output(result) end
+  if self.conn.on_output and not opts.discard and not opts.quiet then self.conn.on_output(result) end
   return result
 end
 
@@ -358,7 +358,7 @@ end
 function view:read(path)
   local q = place(path)
   local result = self:try(("if [ -e %s ] || [ -L %s ]; then cat -- %s; else exit 44; fi"):format(q, q, q),
-    { ok = { 0, 44 } })
+    { ok = { 0, 44 }, quiet = true })
   if result.status == 44 then return nil end
   if result.status ~= 0 then
     util.raise("command", ("cannot read %s: %s"):format(path, util.last_lines(result.stderr, 1)))

@@ -196,34 +196,42 @@ function util.did_you_mean(word, names)
   return best and (" - did you mean '%s'?"):format(best) or ""
 end
 
--- Keep the first and the last `half` bytes of what is added.
+-- A secret is no longer than this, in any of its forms.
+local margin = 16384
+
+-- util.window(half): keeps the first and the last `half` bytes of what is added. Nothing is
+-- masked unless something is left out: then more than half of each end is kept until it was
+-- masked, so that no secret is cut in two. w.keep: how much of each end that is.
 function util.window(half)
-  local head, tail, dropped = "", "", 0
-  local w = {}
+  local head, tail, total = "", "", 0
+  local w = { keep = half + margin }
   function w.add(text)
-    if #head < half then
-      local take = half - #head
+    total = total + #text
+    if #head < w.keep then
+      local take = w.keep - #head
       head, text = head .. text:sub(1, take), text:sub(take + 1)
     end
     if text == "" then return end
     tail = tail .. text
-    if #tail > 2 * half then
-      dropped = dropped + #tail - half
-      tail = tail:sub(-half)
-    end
+    if #tail > 2 * w.keep then tail = tail:sub(-w.keep) end
   end
+  -- The next of `bytes` bytes were not even fetched.
   function w.skip(bytes)
-    dropped = dropped + #tail + bytes
-    tail = ""
+    total, tail = total + bytes, ""
   end
   function w.text()
-    local cut = dropped
-    local rest = tail
-    if #rest > half then
-      cut, rest = cut + #rest - half, rest:sub(-half)
+    local first, last
+    if #head + #tail == total then
+      if total <= 2 * half then return head .. tail end
+      first = host.mask(head .. tail)
+      if #first <= 2 * half then return first end
+      first, last = first:sub(1, half), first:sub(-half)
+    else
+      first, last = host.mask(head), host.mask(tail)
+      first = first:sub(1, math.max(0, math.min(half, #first - margin)))
+      last = last:sub(math.max(margin + 1, #last - half + 1))
     end
-    if cut == 0 then return head .. rest end
-    return ("%s\n[%d bytes left out]\n%s"):format(head, cut, rest)
+    return ("%s\n[%d bytes left out]\n%s"):format(first, total - #first - #last, last)
   end
   return w
 end
