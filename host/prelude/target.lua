@@ -67,10 +67,16 @@ end
 local connection = {}
 connection.__index = connection
 
--- Passphrases of key files, asked for once: a run connects more than once.
-local passphrases = {}
+-- Passphrases of key files, asked for once and one at a time: a run connects more than once,
+-- and by several paths side by side.
+local passphrases, asking = {}, false
 local function passphrase(path)
+  while asking do
+    if not host.sleep(0.05) then return nil end
+  end
   if not passphrases[path] then
+    asking = true
+    local _ <close> = setmetatable({}, { __close = function() asking = false end })
     passphrases[path] = host.ask(("passphrase of %s (not shown): "):format(path), { secret = true })
   end
   return passphrases[path]
