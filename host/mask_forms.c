@@ -1,4 +1,5 @@
-/* mask_forms.c: raw, base64, hex, URL, JSON and shell forms of a secret and of its lines.
+/* mask_forms.c: raw, base64, hex, URL, JSON, shell and other quoted forms of a secret and
+ * of its lines.
  * It keeps nothing; what it needs for a while is wiped. */
 #include "mask_forms.h"
 
@@ -194,6 +195,46 @@ escape_shell(const unsigned char *data, size_t left, unsigned char *out, size_t 
 	return 2;
 }
 
+/* Other quotings, each a set of characters and what is written for them; the rest stays.
+ * Compose doubles the dollar, in whatever quotes the value stands; YAML, SQL and CSV
+ * double the quote; PHP, Python and JavaScript escape the quote alone, and the dollar is
+ * bare. */
+static const struct {
+	const char *doubled, *slashed, *closed;
+} quotings[] = {
+	{ "$", "", "" },       /* compose, bare or in an environment file */
+	{ "'", "", "" },       /* YAML or SQL, single quotes */
+	{ "'$", "", "" },      /* compose, in single quotes */
+	{ "\"", "", "" },      /* CSV */
+	{ "$", "\"\\", "" },   /* compose, in double quotes */
+	{ "$", "", "'" },      /* compose, a shell's single quotes */
+	{ "", "'", "" },       /* one quote escaped, nothing else */
+	{ "", "'\\", "" },     /* PHP, Python or JavaScript, single quotes */
+	{ "", "'\"\\", "" },   /* SQL of MySQL, addslashes */
+	{ "'", "\\", "" },     /* SQL that doubles the quote and knows the backslash */
+	{ "", "'$\"\\`", "" }, /* all that a shell or PHP minds */
+};
+#define QUOTINGS ((int)(sizeof quotings / sizeof quotings[0]))
+
+static size_t
+escape_quoted(const unsigned char *data, size_t left, unsigned char *out, size_t *used,
+    int variant)
+{
+	(void)left;
+	*used = 1;
+	out[0] = out[1] = *data;
+	if (*data == 0)
+		return 1;
+	if (strchr(quotings[variant].doubled, *data) != NULL)
+		return 2;
+	if (strchr(quotings[variant].closed, *data) != NULL)
+		return literal(out, "'\\''");
+	if (strchr(quotings[variant].slashed, *data) == NULL)
+		return 1;
+	out[0] = '\\';
+	return 2;
+}
+
 static bool
 add_escaped(struct forms *f, const unsigned char *data, size_t len, escape_fn *escape,
     int variants)
@@ -204,6 +245,8 @@ add_escaped(struct forms *f, const unsigned char *data, size_t len, escape_fn *e
 	for (variant = 0; variant < variants; variant++) {
 		for (i = n = 0; i < len; i += used)
 			n += escape(data + i, len - i, f->out + n, &used, variant);
+		if (n == len && memcmp(f->out, data, len) == 0)
+			continue; /* nothing to escape: it is the raw form */
 		if (!f->add(f->arg, MASK_PLAIN, f->out, n))
 			return false;
 	}
@@ -224,7 +267,8 @@ add_forms(struct forms *f, const unsigned char *data, size_t len)
 	return add_hex(f, data, len, 0) && add_hex(f, data, len, 1) &&
 	    add_escaped(f, data, len, escape_url, 8) &&
 	    add_escaped(f, data, len, escape_json, 4) &&
-	    add_escaped(f, data, len, escape_shell, 4);
+	    add_escaped(f, data, len, escape_shell, 4) &&
+	    add_escaped(f, data, len, escape_quoted, QUOTINGS);
 }
 
 /* The first and last line of a PEM file are no secret, and stand in many texts. */

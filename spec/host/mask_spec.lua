@@ -173,6 +173,42 @@ describe("masker #unit", function()
     assert.equal("echo [secret x]", host.mask("echo it\\'s\\ a\\ \\$ecret\\`\\\"\\\\\\!"))
   end)
 
+  it("knows the forms of compose files, YAML, SQL and of single quotes", function()
+    local v = "it's \"5$ or 6$\" \\o/"
+    local _ <close> = host.secret("x", v)
+    local function form(with) return (v:gsub("[%p]", with)) end
+    local double = { ["$"] = "$$", ["'"] = "''", ['"'] = '""', ["\\"] = "\\\\" }
+    local slash = { ["$"] = "\\$", ["'"] = "\\'", ['"'] = '\\"', ["\\"] = "\\\\" }
+    for what, with in pairs {
+      compose = { ["$"] = "$$" }, yaml = { ["'"] = "''" }, ["compose in single quotes"] = { ["$"] = "$$", ["'"] = "''" },
+      ["compose in double quotes"] = { ["$"] = "$$", ['"'] = slash['"'], ["\\"] = slash["\\"] },
+      ["compose in a shell's quotes"] = { ["$"] = "$$", ["'"] = "'\\''" }, csv = { ['"'] = '""' },
+      ["one quote"] = { ["'"] = slash["'"] }, php = { ["'"] = slash["'"], ["\\"] = slash["\\"] },
+      mysql = { ["'"] = slash["'"], ['"'] = slash['"'], ["\\"] = slash["\\"] },
+      ["doubled and escaped"] = { ["'"] = double["'"], ["\\"] = slash["\\"] }, all = slash,
+    } do
+      local text = form(with)
+      assert.is_true(text ~= v, what)
+      assert.equal("<[secret x]>", host.mask("<" .. text .. ">"), what)
+      assert.equal("<[secret x]>", stream_all({ "<" .. text:sub(1, 4), text:sub(5) .. ">" }), what)
+    end
+  end)
+
+  it("masks what the template filters make of a secret", function()
+    local v, quotes, dollar = "pa$$'wo\"rd$\\'x", "pa'wo\"rd\\'x", "pa$'wo\"rd$x"
+    local _ <close> = host.secret("x", v)
+    local _ <close> = host.secret("x", quotes)
+    local _ <close> = host.secret("x", dollar)
+    for filter, list in pairs { raw = { v, quotes, dollar }, url = { v, quotes, dollar }, sh = { v, quotes, dollar },
+        json = { v, quotes, dollar }, yaml = { v, quotes, dollar }, compose = { v, quotes, dollar }, env = { quotes, dollar },
+        nginx = { quotes } } do
+      for _, text in ipairs(list) do
+        local made = assert(require "template".render((filter == "env" and "a=" or "a: ") .. "{{ v | " .. filter .. " }}\n", { v = text }, { name = "t" }))
+        assert.matches("^a[:=] ?['\"]?%[secret x%]['\"]?\n$", host.mask(made), filter)
+      end
+    end
+  end)
+
   it("knows a secret of many lines line by line, but not its short lines", function()
     local _ <close> = host.secret("key", "first line 1\nshort\r\nsecond line 2\n")
     assert.equal("[secret key]\nshort\n[secret key]", host.mask("first line 1\nshort\nsecond line 2"))
