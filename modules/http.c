@@ -120,8 +120,20 @@ check_key(lua_State *L, const char *option)
 	return lua_tostring(L, -2);
 }
 
+/* A redirect may lead to another host. */
 static void
-add_headers(lua_State *L, struct box *b)
+check_stays(
+    lua_State *L, int value, int max_redirects, const char *what, const char *name)
+{
+	if (max_redirects > 0 && lb_is_secret(L, value))
+		luaL_error(L,
+		    "%s '%s' holds a secret, which a redirect would take to another "
+		    "host: leave out 'max_redirects', or give it as 'bearer'",
+		    what, name);
+}
+
+static void
+add_headers(lua_State *L, struct box *b, int max_redirects)
 {
 	static const char *const own[] = { "content-length", "transfer-encoding",
 		"expect", "connection", NULL };
@@ -141,6 +153,10 @@ add_headers(lua_State *L, struct box *b)
 			luaL_error(L,
 			    "header '%s' must be a string or a secret, not a %s", name,
 			    luaL_typename(L, -1));
+		/* curl keeps these two from another host than the first. */
+		if (strcasecmp(name, "authorization") != 0 &&
+		    strcasecmp(name, "cookie") != 0)
+			check_stays(L, -1, max_redirects, "header", name);
 		b->secret = b->secret || lb_is_secret(L, -1);
 		value = lb_bytes(L, -1, &len);
 		add_header(L, b, name, value, len);
@@ -198,7 +214,7 @@ add_resolve(lua_State *L, struct box *b)
 
 /* The body, from whichever option has it. */
 static bool
-add_body(lua_State *L, struct box *b)
+add_body(lua_State *L, struct box *b, int max_redirects)
 {
 	const char *data, *json;
 	size_t len, json_len;
@@ -209,6 +225,8 @@ add_body(lua_State *L, struct box *b)
 		return false;
 	if (data != NULL && json != NULL)
 		luaL_error(L, "options 'body' and 'json' exclude each other");
+	check_stays(L, -2, max_redirects, "option", "body");
+	check_stays(L, -1, max_redirects, "option", "json");
 	if (json != NULL) {
 		add_header(L, b, "Content-Type", "application/json", 16);
 		data = json;
@@ -364,8 +382,9 @@ request_k(lua_State *L, int status, lua_KContext ctx)
  *  are strings or secrets; bearer is a secret. The server's certificate is always
  *  verified, by the system's authorities or by those of ca_file alone. Proxies of the
  *  environment are not used. Only GET and HEAD may follow redirects, never from https to
- *  http; the headers Authorization and Cookie are not sent on to another host. A secret
- *  is sent over http to an address of loopback or of a private network only (else tls).
+ *  http; the headers Authorization and Cookie are not sent on to another host, and a
+ *  secret in any other header or in the body excludes max_redirects. A secret is sent
+ *  over http to an address of loopback or of a private network only (else tls).
  *  With output_path the body of a 2xx goes to that file, which is 0600 and there only
  *  when it is whole. Header names of the response are lower-case, repeated ones
  *  are joined.
@@ -416,11 +435,11 @@ http_request(lua_State *L)
 	if ((b->request = lb_request_new(L)) == NULL)
 		return no_memory(L);
 	if (push_table(L, "headers"))
-		add_headers(L, b);
+		add_headers(L, b, o.max_redirects);
 	if (push_table(L, "resolve"))
 		add_resolve(L, b);
 	add_bearer(L, b);
-	body = add_body(L, b);
+	body = add_body(L, b, o.max_redirects);
 	check_method(L, b, &o, body);
 	if (path != NULL && (error = open_output(L, b, path)) != 0)
 		return lb_fail_errno(L, MODULE, "request", error);
