@@ -251,7 +251,7 @@ return runbook {
     release = param.boolean { default = false, description = "end the isolation" },
     item = param.enum { optional = true, description = "enter an item of the checklist", table.unpack(incident.names()) },
     by = param.string { optional = true, description = "who did it" },
-    note = param.string { optional = true, description = "what was done" },
+    note = param.string { optional = true, multiline = true, description = "what was done" },
     hub_url = param.string { optional = true, pattern = "^https?://", description = "the Hub" },
     runner_token = param.secret { optional = true, description = "the Hub's token" },
   },

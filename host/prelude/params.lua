@@ -19,21 +19,24 @@ end
 
 local kinds = {}
 
+-- Values end up in lines of files and of commands, so one line is the rule.
 kinds.string = {
-  fields = { pattern = "string", min = "number", max = "number" },
+  fields = { pattern = "string", min = "number", max = "number", multiline = "boolean" },
   expects = function(p)
-    return "a string" .. (p.pattern and " that matches " .. p.pattern or "")
+    return "a string" .. (p.multiline and " of one line or more" or "") .. (p.pattern and " that matches " .. p.pattern or "")
   end,
   check = function(p, v)
     if type(v) ~= "string" then return nil end
-    if v:find("[%z\1-\8\11-\31\127]") then return nil end
+    if v:find(p.multiline and "[\0-\8\11-\31\127]" or "[\0-\31\127]") then
+      return nil, p.multiline and " (it holds a control character)" or " (it holds a newline or another control character)"
+    end
     if p.pattern and not v:match(p.pattern) then return nil end
     if p.min and #v < p.min or p.max and #v > p.max then return nil end
     return v
   end,
   schema = function(p)
     return { type = "string", minLength = p.min, maxLength = p.max,
-      pattern = p.pattern and not p.pattern:find("%%") and p.pattern or nil }
+      pattern = p.pattern and not p.pattern:find("%%") and p.pattern or not p.multiline and "^[^\\x00-\\x1f\\x7f]*$" or nil }
   end,
 }
 
@@ -95,8 +98,10 @@ kinds.list = {
     for i, item in ipairs(v) do
       if p.of then
         local fine, hint = params.value(p.of, item)
-        if fine == nil then return nil, (" ('%s' is not)"):format(tostring(item)) .. (hint or "") end
+        if fine == nil then return nil, (" ('%s' is not)"):format((tostring(item):gsub("%c", "?"))) .. (hint or "") end
         item = fine
+      elseif type(item) == "string" and item:find "%c" then
+        return nil, (" ('%s' holds a control character)"):format((item:gsub("%c", "?")))
       end
       if seen[item] then return nil, (" ('%s' stands twice)"):format(tostring(item)) end
       seen[item] = true
@@ -265,7 +270,7 @@ function params.read(declared, given, file_values, options)
     local fine, hint = params.value(p, value)
     if fine == nil then
       util.raise("params", ("parameter '%s'%s: '%s' is not %s%s"):format(name, source,
-        type(value) == "table" and json.encode(value) or tostring(value), params.expects(p), hint or ""))
+        (type(value) == "table" and json.encode(value) or tostring(value)):gsub("%c", "?"), params.expects(p), hint or ""))
     end
     values[name] = fine
   end

@@ -287,9 +287,18 @@ local function fingerprint_of(text)
   return (text:gsub("%s", ""):upper())
 end
 
+-- A word of the list file's line. Whoever can end the line writes sources that need no key.
+local function word(name, value, spaces, level)
+  if type(value) ~= "string" or value == "" or value:find(spaces and "[%c%[%]]" or "[%c%s%[%]]") then
+    error(("apt.repository: %s is '%s', which holds what the line of a package source cannot"):format(name,
+      (tostring(value):gsub("%c", "?"))), level or 0)
+  end
+  return value
+end
+
 -- The one line of the list file, for the release that is found.
 local function source_line(self, ctx)
-  local url = type(self.url) == "function" and self.url(ctx.facts) or self.url
+  local url = word("url", type(self.url) == "function" and self.url(ctx.facts) or self.url)
   return ("deb [arch=%s signed-by=%s] %s %s %s\n"):format(ctx.facts.arch, self.keyring, url,
     self.suite or ctx.facts.codename, self.components or "main")
 end
@@ -319,6 +328,11 @@ apt.repository = resource("apt.repository", {
     if not fingerprint_of(self.fingerprint):match("^%x+$") or #fingerprint_of(self.fingerprint) ~= 40 then
       error("apt.repository: fingerprint is the key's 40 hex digits", 3)
     end
+    if not self.name:match("^[%w._-]+$") then error("apt.repository: name is of letters, digits, '.', '_' and '-'", 3) end
+    if type(self.url) == "string" then word("url", self.url, false, 4) end
+    word("suite", self.suite or "stable", false, 4)
+    word("components", self.components or "main", true, 4)
+    if self.keyring then word("keyring", self.keyring, false, 4) end
     self.keyring = self.keyring or ("/usr/share/keyrings/%s.gpg"):format(self.name)
     self.list = self.list or ("/etc/apt/sources.list.d/%s.list"):format(self.name)
   end,

@@ -30,7 +30,7 @@ function docker.resources(options)
   local list = {}
   if source == "docker-ce" then
     local function url(facts)
-      if options.repo_url and options.repo_url ~= "" then return options.repo_url end
+      if options.repo_url then return options.repo_url end
       return "https://download.docker.com/linux/" .. facts.os_id
     end
     list[1] = apt.repository {

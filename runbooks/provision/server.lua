@@ -11,5 +11,6 @@ return {
   admin_ssh_public_key = param.ssh_public_key { description = "its public key; the private half must be at hand here" },
   ssh_port = param.integer { min = 1, max = 65535, default = 22022, description = "where sshd listens afterwards" },
   docker_source = param.enum { "docker-ce", "distro", default = "docker-ce", description = "Docker's repository or the release's" },
-  docker_repo_url = param.string { default = "", description = "a mirror of download.docker.com/linux/DISTRIBUTION" },
+  docker_repo_url = param.string { optional = true, pattern = "^https?://[^%s']+$",
+    description = "a mirror of download.docker.com/linux/DISTRIBUTION" },
 }

@@ -226,6 +226,9 @@ describe("parameters #unit", function()
   it("refuse a bad value of every kind, naming the parameter", function()
     for name, case in pairs {
       string = { p.string { pattern = "^[a-z]+$" }, "Ab" }, control = { p.string {}, "a\27b" },
+      newline = { p.string { pattern = "^https://" }, "https://x\ndeb [trusted=yes] http://evil ./" }, tab = { p.string {}, "a\tb" },
+      carriage = { p.string {}, "a\rb" }, delete = { p.string {}, "a\127b" }, nul = { p.string { multiline = true }, "a\0b" },
+      escape = { p.string { multiline = true }, "a\27b" }, item = { p.list {}, "a,b\nc" }, part = { p.list { of = p.string {} }, "a,b\nc" },
       short = { p.string { min = 3 }, "ab" }, long = { p.string { max = 3 }, "abcd" },
       integer = { p.integer {}, "1.5" }, range = { p.integer { max = 10 }, "11" }, number = { p.number {}, "x" },
       hex = { p.integer {}, "0x10" }, boolean = { p.boolean {}, "maybe" }, enum = { p.enum { "a" }, "b" },
@@ -236,7 +239,14 @@ describe("parameters #unit", function()
       local code, message = refused({ [name] = case[1] }, { { name, case[2] } })
       assert.equal("params", code, message)
       assert.is_truthy(message:find("parameter '" .. name .. "'", 1, true), message)
+      assert.is_nil(message:find("%c"), message)
     end
+  end)
+
+  it("take lines and tabs where they are declared to, and say in the schema where not", function()
+    assert.same({ text = "a\tb\nc" }, (read({ text = p.string { multiline = true } }, { { "text", "a\tb\nc" } })))
+    assert.is_nil(params.schema_of(p.string { multiline = true }).pattern)
+    assert.equal("^[^\\x00-\\x1f\\x7f]*$", params.schema_of(p.string {}).pattern)
   end)
 
   it("refuse a name that is given twice", function()

@@ -126,6 +126,10 @@ describe("files on a target", function()
       { "timer.present { name = 't', description = 'd', exec = '/bin/true' }", "on_calendar or every" },
       { "authorized_keys.present { user = 'u', keys = { 'nonsense' } }", "public key line" },
       { "apt.repository { name = 'r', url = 'u', key = 'k', fingerprint = 'abc' }", "40 hex digits" },
+      { "apt.repository { name = 'r', url = 'u\\ndeb [trusted=yes] u', key = 'k', fingerprint = ('a'):rep(40) }", "cannot" },
+      { "apt.repository { name = 'r', url = 'u', suite = 'a b', key = 'k', fingerprint = ('a'):rep(40) }", "suite is 'a b'" },
+      { "apt.repository { name = 'r', url = 'u', components = 'main\\ndeb', key = 'k', fingerprint = ('a'):rep(40) }", "components is" },
+      { "apt.repository { name = 'r/../x', url = 'u', key = 'k', fingerprint = ('a'):rep(40) }", "name is of letters" },
     } do
       local r = run(book(case[1]))
       assert.are.equal(2, r.exit, case[1] .. all(r))
