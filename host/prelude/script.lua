@@ -54,7 +54,7 @@ end
 local def_fields = {
   args = "table?", list = "boolean?", id = "function", probe = "function", apply = "function",
   intent = "function?", before = "function?", undo = "function?", undoable = "boolean?",
-  settle = "function?", check = "function?", pure = "boolean?",
+  check = "function?", pure = "boolean?",
 }
 local function resource(name, def)
   expect_type("resource name", name, "string", 2)
@@ -91,7 +91,7 @@ local step_fields = {
   name = "string", title = "string?", class = "string?", tags = "table?", resources = "table?",
   probe = "function?", apply = "function?", verify = "function?", undo = "function?",
   before = "function?", retry = "table?", timeout = "string|number|nil", rerun = "boolean?",
-  sudo = "boolean?", always = "boolean?", intent = "function?", ensure = "function?",
+  sudo = "boolean?", intent = "function?",
 }
 local classes = { pure = true, reversible = true, compensable = true, irreversible = true }
 
@@ -145,8 +145,7 @@ end
 local runbook_fields = {
   name = "string", summary = "string", section = "string?", params = "table?",
   access = "function?", steps = "table|function", sudo = "boolean?", preflight = "function?",
-  verify = "function?", on_failure = "function?", subject = "string?", target = "string?",
-  request = "function?",
+  on_failure = "function?", request = "function?",
 }
 local function runbook(def)
   expect_type("runbook", def, "table", 2)
@@ -165,12 +164,24 @@ local function runbook(def)
   return book
 end
 
+-- What makes another value each time. A resume evaluates the steps of a runbook again and
+-- must get the same ones.
+local random = { random_bytes = true, token = true, password = true, bcrypt = true, argon2id = true,
+  age_identity = true, age_encrypt = true, age_encrypt_file = true, ed25519_keypair = true, rsa_keypair = true,
+  self_signed = true, pkcs12 = true, seal = true }
+
 -- Native modules return nil, err; runbooks see what raises.
-local function raising(module)
+local function raising(module, closure)
   local wrapped = {}
   for name, value in pairs(module) do
     if type(value) == "function" then
-      wrapped[name] = function(...) return util.check(value(...)) end
+      wrapped[name] = function(...)
+        if closure and random[name] and closure.evaluating then
+          error(("crypto.%s: the steps of a runbook are the same at each resume, so they are made without random values; "
+            .. "make them in an apply"):format(name), 2)
+        end
+        return util.check(value(...))
+      end
     else
       wrapped[name] = value
     end
@@ -223,7 +234,7 @@ function script.environment(closure)
   env.after = function(name) return answer("after", name) end
   env.json = raising(json)
   env.template = { render = function(...) return util.check(template.render(...)) end }
-  env.crypto = raising(crypto)
+  env.crypto = raising(crypto, closure)
   env.http = web.new(env)
   env.scp = scp.new(env)
   env.quote, env.argv, env.diff = util.quote, util.argv, diff
@@ -320,7 +331,9 @@ end
 function script.steps(book, values, closure)
   local list = book.steps
   if type(list) == "function" then
+    closure.evaluating = true
     local fine, result = pcall(list, values)
+    closure.evaluating = nil
     if not fine then error(located(result, closure), 0) end
     list = result
   end

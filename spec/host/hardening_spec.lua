@@ -133,6 +133,14 @@ describe("the engine is hard to break #unit", function()
     ["{ step { name = 'a', resources = { file.content { path = '/x', content = '' }, nil, file.content { path = '/y', content = '' } } } }"] =
       "hard.lua:1: step 'a': resources: item 2 is nil",
     ["{ step { name = 'a', resources = {}, verify = function() end } }"] = "nothing to verify",
+    ["{ step { name = 'a', always = true, apply = function() end } }"] = "step 'a' has no field 'always'",
+    ["{ step { name = 'a', ensure = function() end, apply = function() end } }"] = "step 'a' has no field 'ensure'",
+    ["(function() resource('r', { id = tostring, probe = done, apply = done, settle = done }) end)()"] = "resource r has no field 'settle'",
+    ["function() return { step { name = crypto.random_bytes(4), apply = function() end } } end"] =
+      "hard.lua:1: crypto.random_bytes: the steps of a runbook are the same at each resume",
+    ["function() crypto.token { name = 't', bytes = 16 } return {} end"] = "crypto.token: the steps of a runbook",
+    ["function() crypto.password { name = 't', length = 16 } return {} end"] = "crypto.password: the steps of a runbook",
+    ["function() crypto.ed25519_keypair { name = 't' } return {} end"] = "crypto.ed25519_keypair: the steps of a runbook",
   } do
     it("refuses steps = " .. steps, function()
       local r = run(steps)
@@ -140,6 +148,20 @@ describe("the engine is hard to break #unit", function()
       assert.is_truthy(r.err:find(message, 1, true), r.err)
     end)
   end
+
+  for _, field in ipairs { "verify = function() end", "subject = 'x'", "target = 'local:'" } do
+    it("refuses a runbook's field that nothing reads: " .. field, function()
+      local path = home.runbook("idle", ("return runbook { name = 'idle', summary = 'x', %s, steps = {} }"):format(field))
+      local r = home.run(path .. " " .. local_target)
+      assert.equal(2, r.exit, r.err)
+      assert.is_truthy(r.err:find("runbook 'idle' has no field '" .. field:match "%a+", 1, true), r.err)
+    end)
+  end
+
+  it("makes random values in an apply, where steps are a function too", function()
+    local r = run [[function() return { step { name = "a", apply = function() assert(#crypto.random_bytes(4) > 0) end } } end]]
+    assert.equal(0, r.exit, r.err)
+  end)
 
   it("finds the child of an earlier attempt, and enters an apply again that only starts children", function()
     home.runbook("child", ([[return runbook { name = "child", summary = "x", steps = {
