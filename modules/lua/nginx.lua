@@ -59,15 +59,23 @@ nginx.site = resource("nginx.site", {
   end,
   before = function(self, ctx)
     local s = file.snapshot(ctx.target, { { path_of(self), sum = true } })[1]
-    return { ref = s.type ~= "absent" and ctx.stash(path_of(self)) or nil }
+    local before = { ref = s.type ~= "absent" and ctx.stash(path_of(self)) or nil }
+    ctx.state_set("nginx.site " .. path_of(self), before)
+    return before
   end,
   apply = function(self, ctx)
     local t, path, text = ctx.target, path_of(self), content_of(self, ctx)
-    local old = file.snapshot(t, { path })[1]
+    local states = file.snapshot(t, { path, marks(self.name) })
+    local old = states[1].content
     t:put(path, text, { mode = "0644", owner = "root", group = "root" })
     local result = nginx.reload(ctx)
     if not result.ok then
-      if old.content then t:put(path, old.content, { mode = "0644", owner = "root", group = "root" })
+      -- What nginx has not read may be this very text, left by an attempt that was cut off
+      -- between writing and testing: then what stood before the first attempt comes back.
+      local first = (ctx.state_get("nginx.site " .. path) or {}).ref
+      if old and states[2].content == crypto.sha256(old) .. "\n" then
+        t:put(path, old, { mode = "0644", owner = "root", group = "root" })
+      elseif first then ctx.unstash(first, path)
       else t:run { "rm", "-f", path } end
       fail("nginx", ("nginx does not take the site %s, the old one stays: %s"):format(self.name,
         last_lines(result.stdout .. result.stderr, 3)))
