@@ -59,29 +59,105 @@ local function check_rules(self)
   for _, rule in ipairs(self) do split(rule) end
 end
 
-local function opens(r, port, proto, routed)
-  return r.action == (routed and "route:allow" or "allow") and r.direction == "in"
-    and r.port == port and (r.proto == proto or r.proto == "any")
+-- The rule speaks of the port for everybody.
+local function about(r, port, proto)
+  return r.direction == "in" and r.port == port and (r.proto == proto or r.proto == "any")
     and (r.from == "0.0.0.0/0" or r.from == "::/0") and (r.to == "0.0.0.0/0" or r.to == "::/0") and r.sport == "any"
 end
 
-local function is_open(state, rule, routed)
+local function opens(r, port, proto, routed)
+  return r.action == (routed and "route:allow" or "allow") and about(r, port, proto)
+end
+
+-- For a door of SSH `limit` is open too: it refuses only who comes six times in 30 s.
+local function is_open(state, rule, routed, door)
   local port, proto = split(rule)
   local function found(list)
     for _, r in ipairs(list) do
-      if opens(r, port, proto, routed) then return true end
+      if opens(r, port, proto, routed) or (door and r.action == "limit" and about(r, port, proto)) then return true end
     end
     return false
   end
   return found(state.rules4) and (not state.ipv6 or found(state.rules6))
 end
 
-local function missing(state, rules, routed)
+local function missing(state, rules, routed, door)
   local list = {}
   for _, rule in ipairs(rules) do
-    if not is_open(state, rule, routed) then list[#list + 1] = rule end
+    if not is_open(state, rule, routed, door) then list[#list + 1] = rule end
   end
   return list
+end
+
+-- What ufw says of these ports otherwise ("limit", "deny", "reject"): its `allow` replaces
+-- that, and the undo says it again.
+local function replaced(state, rules)
+  local said = {}
+  for _, rule in ipairs(rules) do
+    local port, proto = split(rule)
+    for _, r in ipairs(state.rules4) do
+      if about(r, port, proto) and r.proto == proto and not r.action:find(":", 1, true) and r.action ~= "allow" then
+        said[rule] = r.action
+      end
+    end
+  end
+  return said
+end
+
+-- A change that could shut out who is connected: where the firewall is on, it stays only
+-- when a new connection has proved it.
+local function guarded(ctx, change)
+  if not ufw.look(ctx.root).enabled and guard.state(ctx, "firewall") ~= "armed" then return change() end
+  guard.protect(ctx, { name = "firewall", saves = { "ufw" }, change = change })
+end
+
+-- Where sshd listens now: by itself, and by systemd's socket.
+local doors_script = [[
+ss -Hltnp 2>/dev/null | awk '/"sshd"/ && $4 !~ /^(127\.|\[::1\])/ { n = split($4, a, ":"); print "door " a[n] }'
+systemctl is-active --quiet ssh.socket &&
+  systemctl show -p Listen --value ssh.socket | sed -n 's/.*:\([0-9]*\) (Stream).*/door \1/p'
+true
+]]
+
+local function holds(ports, port)
+  for from, to in ports:gmatch("(%d+):?(%d*)") do
+    if port >= tonumber(from) and port <= tonumber(to ~= "" and to or from) then return true end
+  end
+  return false
+end
+
+-- The last rule that lets anybody in to where sshd listens now is not taken away, whatever
+-- sshd was told to do meanwhile.
+local function last_door(state, out, rule, said)
+  local ports, proto = split(rule)
+  if not state.enabled or proto == "udp" or said == "limit" then return false end
+  for p in out:gmatch("door (%d+)") do
+    if holds(ports, tonumber(p)) then
+      local others = false
+      for _, r in ipairs(state.rules4) do
+        local opening = r.direction == "in" and (r.action == "allow" or r.action == "limit") and r.proto ~= "udp"
+        if opening and holds(r.port, tonumber(p)) and not (r.port == ports and about(r, ports, proto)) then others = true end
+      end
+      if not others then return true end
+    end
+  end
+  return false
+end
+
+-- Undoes `ufw allow` of these rules.
+local function shut(ctx, rules, said)
+  local state, out = ufw.look(ctx.root, doors_script)
+  local list = {}
+  for _, rule in ipairs(rules) do
+    if last_door(state, out, rule, said[rule]) then
+      ctx.warn(("ufw: %s stays open, for sshd listens there and no other rule lets anybody in"):format(rule))
+    elseif said[rule] then list[#list + 1] = argv { "ufw", said[rule], rule }
+    else list[#list + 1] = argv { "ufw", "--force", "delete", "allow", rule } end
+  end
+  if #list == 0 then return end
+  guarded(ctx, function()
+    for _, command in ipairs(list) do ctx.root:try(command) end
+  end)
 end
 
 -- The command that makes or deletes a rule; a routed one has no short form.
@@ -111,7 +187,8 @@ ufw.allow = resource("ufw.allow", {
   end,
   before = function(self, ctx)
     local state = ufw.look(ctx.target)
-    return { added = json.array(missing(state, self)),
+    local added = missing(state, self)
+    return { added = json.array(added), replaced = replaced(state, added),
       routed = json.array(self.routed and missing(state, self, true) or {}) }
   end,
   apply = function(self, ctx)
@@ -124,7 +201,7 @@ ufw.allow = resource("ufw.allow", {
     ctx.target:run(#lines > 0 and table.concat(lines, " && ") or "true")
   end,
   undo = function(_, ctx, before)
-    for _, rule in ipairs(before.added) do ctx.target:try(allow_command(rule, false, true)) end
+    shut(ctx, before.added, before.replaced)
     for _, rule in ipairs(before.routed) do ctx.target:try(allow_command(rule, true, true)) end
   end,
 })
@@ -168,16 +245,21 @@ ufw.default = resource("ufw.default", {
         if self[way] then ctx.root:run { "ufw", "default", self[way], way } end
       end
     end
-    local state = ufw.look(ctx.target)
-    if not state.enabled and guard.state(ctx, "firewall") ~= "armed" then return change() end
-    guard.protect(ctx, { name = "firewall", saves = { "ufw" }, change = change })
+    guarded(ctx, change)
   end,
   undo = function(self, ctx, before)
+    local now, list = ufw.look(ctx.root).policies, {}
     for _, way in ipairs { "incoming", "outgoing", "routed" } do
       for word, policy in pairs(words) do
-        if self[way] and before.policies[chains[way]] == policy then ctx.root:run { "ufw", "default", word, way } end
+        if self[way] and before.policies[chains[way]] == policy and now[chains[way]] ~= policy then
+          list[#list + 1] = { "ufw", "default", word, way }
+        end
       end
     end
+    if #list == 0 then return end
+    guarded(ctx, function()
+      for _, command in ipairs(list) do ctx.root:run(command) end
+    end)
   end,
 })
 
@@ -204,20 +286,13 @@ ufw.enabled = resource("ufw.enabled", {
       end,
     })
   end,
+  -- Without a guard: what is switched off shuts nobody out.
   undo = function(_, ctx, before)
     if not before.enabled then ctx.root:try { "ufw", "--force", "disable" } end
   end,
 })
 
 local note = "lbrun: until the new SSH port is proved"
-
--- Where sshd listens now: by itself, and by systemd's socket.
-local doors_script = [[
-ss -Hltnp 2>/dev/null | awk '/"sshd"/ && $4 !~ /^(127\.|\[::1\])/ { n = split($4, a, ":"); print "door " a[n] }'
-systemctl is-active --quiet ssh.socket &&
-  systemctl show -p Listen --value ssh.socket | sed -n 's/.*:\([0-9]*\) (Stream).*/door \1/p'
-true
-]]
 
 local function doors(ctx, port)
   local state, out = ufw.look(ctx.target, doors_script)
@@ -237,16 +312,17 @@ ufw.ssh_doors = resource("ufw.ssh_doors", {
   id = function(self) return ("%d/tcp and where sshd listens"):format(self.port) end,
   probe = function(self, ctx)
     local state, list = doors(ctx, self.port)
-    list = missing(state, list)
+    list = missing(state, list, false, true)
     return #list == 0 and done() or pending("ufw allow " .. table.concat(list, ", "))
   end,
   before = function(self, ctx)
     local state, list = doors(ctx, self.port)
-    return { added = json.array(missing(state, list)) }
+    local added = missing(state, list, false, true)
+    return { added = json.array(added), replaced = replaced(state, added) }
   end,
   apply = function(self, ctx)
     local state, list = doors(ctx, self.port)
-    for _, rule in ipairs(missing(state, list)) do
+    for _, rule in ipairs(missing(state, list, false, true)) do
       if rule == ("%d/tcp"):format(self.port) then
         ctx.target:run { "ufw", "allow", rule, "comment", "SSH" }
       else
@@ -254,9 +330,7 @@ ufw.ssh_doors = resource("ufw.ssh_doors", {
       end
     end
   end,
-  undo = function(_, ctx, before)
-    for _, rule in ipairs(before.added) do ctx.target:try { "ufw", "--force", "delete", "allow", rule } end
-  end,
+  undo = function(_, ctx, before) shut(ctx, before.added, before.replaced) end,
 })
 
 -- The command that deletes a rule as it was written down.
@@ -315,7 +389,8 @@ ufw.only_ssh = resource("ufw.only_ssh", {
     for _, d in ipairs(old_doors(ufw.look(ctx.target), self.port)) do
       -- Undo opens the port again to whom it was open; an address is kept, a name of a
       -- profile becomes its port.
-      list[#list + 1] = { action = d.rule.action, port = d.rule.port, proto = d.rule.proto, from = d.rule.from }
+      list[#list + 1] = { action = d.rule.action, port = d.rule.port, proto = d.rule.proto, from = d.rule.from,
+        comment = d.rule.comment }
     end
     return { rules = json.array(list) }
   end,
@@ -327,11 +402,13 @@ ufw.only_ssh = resource("ufw.only_ssh", {
       end,
     })
   end,
+  -- Without a guard: it opens, and shuts nothing.
   undo = function(_, ctx, before)
     for _, r in ipairs(before.rules) do
       local anywhere = r.from == "0.0.0.0/0" or r.from == "::/0"
-      ctx.root:run(anywhere and { "ufw", r.action, r.proto == "any" and r.port or r.port .. "/" .. r.proto }
+      local command = argv(anywhere and { "ufw", r.action, r.proto == "any" and r.port or r.port .. "/" .. r.proto }
         or { "ufw", r.action, "proto", r.proto == "any" and "tcp" or r.proto, "from", r.from, "to", "any", "port", r.port })
+      ctx.root:run(command .. (r.comment and " comment " .. quote(r.comment) or ""))
     end
   end,
 })
@@ -370,6 +447,7 @@ ufw.removed = resource("ufw.removed", {
       for _, item in ipairs(to_remove(self, ufw.look(ctx.root))) do ctx.root:run(item.command) end
     end })
   end,
+  -- Without a guard: it opens.
   undo = function(self, ctx)
     for _, rule in ipairs(self) do
       ctx.root:run(allow_command(rule, false))
@@ -435,14 +513,15 @@ ufw.docker_closed = resource("ufw.docker_closed", {
       end
       ctx.root:run("! grep -q '^ENABLED=yes' /etc/ufw/ufw.conf || ufw reload", { timeout = 120 })
     end
-    if not ufw.look(ctx.root).enabled and guard.state(ctx, "firewall") ~= "armed" then return change() end
-    guard.protect(ctx, { name = "firewall", saves = { "ufw" }, change = change })
+    guarded(ctx, change)
   end,
   undo = function(_, ctx, before)
-    for i, ref in ipairs(before.refs) do ctx.unstash(ref, docker_files[i]) end
-    ctx.root:try([[
+    guarded(ctx, function()
+      for i, ref in ipairs(before.refs) do ctx.unstash(ref, docker_files[i]) end
+      ctx.root:try([[
 ! grep -q '^ENABLED=yes' /etc/ufw/ufw.conf || ufw reload
 for i in iptables ip6tables; do $i -F DOCKER-USER && $i -A DOCKER-USER -j RETURN; done 2>/dev/null]], { timeout = 120 })
+    end)
   end,
 })
 
