@@ -57,6 +57,18 @@ function sshd.algorithms(server, controller)
   return result
 end
 
+-- sshd -T wants a folder that is there only while ssh.service runs, and not where systemd's
+-- socket listens. A plan writes nothing: there sshd is given a /run that nobody else sees.
+local settings_script = {
+  [false] = "[ -d /run/sshd ] || mkdir -p -m 0755 /run/sshd\nlb_settings() { sshd \"$@\"; }\n",
+  [true] = [[
+lb_settings() {
+  if [ -d /run/sshd ]; then sshd "$@"; return; fi
+  unshare -m sh -c 'mount -t tmpfs -o mode=0755 lbrun /run && mkdir -m 0755 /run/sshd && exec sshd "$@"' sh "$@"
+}
+]],
+}
+
 -- One round trip: guard, socket, what sshd listens on, what algorithms it has where that is
 -- asked, its settings as a client from outside would meet them, and the drop-in.
 -- (On the loopback an sshd listens for forwardings of its sessions: those are no doors.)
@@ -64,14 +76,15 @@ local function look(ctx, user, with_algorithms)
   local script = guard.state_script("ssh") .. ([[
 PATH=$PATH:/usr/sbin
 command -v sshd >/dev/null || { echo sshd=absent; exit 0; }
-[ -d /run/sshd ] || mkdir -p -m 0755 /run/sshd
+%s
 systemctl show -p Id,ActiveState,UnitFileState ssh.socket ssh.service
 ss -Hltnp | awk '/"sshd"/ && $4 !~ /^(127\.|\[::1\])/ { n = split($4, a, ":"); print "listen=" a[n] }' | sort -u
 for q in %s; do ssh -Q $q | sed "s/^/can $q /"; done
 echo settings
-sshd -T -C user=%s,host=outside.invalid,addr=192.0.2.1 2>&1 || echo failed
+lb_settings -T -C user=%s,host=outside.invalid,addr=192.0.2.1 2>&1 || echo failed
 echo files
-]]):format(with_algorithms and "kex cipher mac HostKeyAlgorithms" or "", quote(user)) .. file.snapshot_script { drop_in }
+]]):format(settings_script[ctx.planning], with_algorithms and "kex cipher mac HostKeyAlgorithms" or "", quote(user))
+    .. file.snapshot_script { drop_in }
   local out = ctx.root:run(script).stdout
   local seen = { guard = out:match("guard=(%a+)"), listen = {}, set = {}, ports = {}, users = {},
     can = { kex = {}, ciphers = {}, macs = {}, hostkeys = {} } }

@@ -48,6 +48,22 @@ apt-get update -qq && apt-get install -y -qq --no-install-recommends ufw sudo >/
     return on_server "ufw show added | grep '^ufw' | sort"
   end
 
+  it("and sshd's folder are looked at by a plan, which makes neither", function()
+    local plan = home.runbook("plan", [[
+return runbook { name = "plan", summary = "x", sudo = true, steps = {
+  -- As where systemd's socket listens and no session is there.
+  step { name = "gone", probe = function(ctx) ctx.root:run("rm -rf /run/sshd") return done() end, apply = function() end },
+  step { name = "ssh", resources = {
+    sshd.also_on { port = 22022, user = "letsbe-admin" }, sshd.hardened { port = 22022, user = "letsbe-admin" } } } } }]])
+    local r = home.run(("plan %s -t %s -i %s"):format(plan, server.url, server.key))
+    local there = on_server "ls -d /run/sshd 2>&1; mount | grep -c '^lbrun '; mkdir -m 0755 /run/sshd"
+    assert.are.equal(0, r.exit, r.out .. r.err)
+    assert.is_truthy(r.out:find("+Port 22022", 1, true), r.out)
+    assert.is_nil((r.out .. r.err):find("broken", 1, true), r.out .. r.err)
+    assert.is_truthy(there:find("cannot access", 1, true), there)
+    assert.is_truthy(there:find("\n0", 1, true), there)
+  end)
+
   it("with a limit on SSH and a port refused: both are back after an undo, and a new connection gets in", function()
     server:exec "ufw limit 22/tcp comment mine; ufw reject 80/tcp; ufw default deny incoming; ufw --force enable"
     local stood = added()
