@@ -231,6 +231,7 @@ end
 local link = [[
 umask 077; mkdir -p %s && cd %s || exit 1
 rm -rf %s && cp -al %s %s || exit 1
+rm -rf %s
 [ ! -e %s ] || mv -T %s %s || exit 1
 mv -T %s %s && rm -rf %s]]
 
@@ -255,12 +256,13 @@ local function rotate_step(p)
       local todo = plan(ctx)
       for _, name in ipairs(todo.weekly) do
         local new, old = "." .. name .. ".new", "." .. name .. ".removed"
-        ctx.target:job(link:format(weekly, weekly, new, quote(base .. "/" .. name), new, name, name, old, new, name, old),
+        ctx.target:job(link:format(weekly, weekly, new, quote(base .. "/" .. name), new, old, name, name, old, new, name, old),
           { name = "week-" .. name, timeout = "1h" })
       end
       -- Out of the listing first: a day that is half removed must not look whole.
       local function drop(dir, name)
-        ctx.target:job(("cd %s && mv -T %s .%s.removed && rm -rf .%s.removed"):format(quote(dir), name, name, name),
+        local old = "." .. name .. ".removed"
+        ctx.target:job(("cd %s && rm -rf %s && mv -T %s %s && rm -rf %s"):format(quote(dir), old, name, old, old),
           { name = ("drop-%s-%s"):format(dir:match("[^/]+$"), name), timeout = "1h" })
       end
       for _, name in ipairs(todo.drop_daily) do drop(base, name) end

@@ -93,10 +93,15 @@ describe("a copy on an S3 remote", function()
     local text, status = support.sh(([[set -e; cd %s; mkdir -p day/volumes "day/nextcloud/files/a b/empty"; cd day
 head -c 300000 /dev/urandom >volumes/x.tar.gz; echo dump >ghost.sql.gz
 printf 'one\n' >'nextcloud/files/a b/ü'; ln -s 'a b' nextcloud/files/link; chmod 750 'nextcloud/files/a b'; chmod 640 'nextcloud/files/a b/ü'
+# A tenant's own files of that name: one beside what it is named after, and one that reads like a list of ours.
+mkdir nextcloud/files/x %s/victim; echo cs >nextcloud/files/Player.cs; echo meta >nextcloud/files/Player.cs.meta
+printf 'l 777 0 0 1@\0b\0%%s\0' '%s/victim' >nextcloud/files/x.meta; printf 'f 4777 0 0 1@\0shadow\0\0' >nextcloud/files/x/b.meta
+echo root >%s/victim/shadow; chmod 600 %s/victim/shadow
 touch -d @1700000000 'nextcloud/files/a b/ü' 'nextcloud/files/a b'
 find nextcloud/files -printf '%%y %%m %%U %%G %%T@\0%%P\0%%l\0' >nextcloud/files.meta
 (cd nextcloud/files && find . -type f -print0 | xargs -0 sha256sum) >nextcloud/files.sha256
-echo '{"parts":{"ghost":{"files":[{"path":"ghost.sql.gz"}]},"nextcloud":{"files":[{"path":"nextcloud/files.sha256"},{"path":"nextcloud/files.meta"}]}}}' >manifest.json]]):format(dir))
+sum=$(sha256sum <nextcloud/files.meta | cut -d' ' -f1)
+echo '{"parts":{"ghost":{"files":[{"path":"ghost.sql.gz","kind":"sql"}]},"nextcloud":{"files":[{"path":"nextcloud/files.sha256","kind":"snapshot"},{"path":"nextcloud/files.meta","kind":"meta","sha256":"'$sum'"}]}}}' >manifest.json]]):format(dir, dir, dir, dir, dir))
     assert.equal(0, status, text)
   end)
   teardown(function()
@@ -120,8 +125,22 @@ echo '{"parts":{"ghost":{"files":[{"path":"ghost.sql.gz"}]},"nextcloud":{"files"
     local text, status = remote("fetch", "2026-02-26.1", dir .. "/back/2026-02-26")
     assert.equal(0, status, text)
     assert.equal("", (support.sh(("cd %s && rm back/2026-02-26/.fetched && diff -r day back/2026-02-26"):format(dir))))
+    -- No list of a tenant's own was followed.
+    assert.equal("600 root\n", (support.sh(("cd %s/victim && stat -c %%a shadow | tr '\\n' ' ' && cat shadow"):format(dir))))
+    assert.equal("x.meta\n", (support.sh(("cd %s/back/2026-02-26/nextcloud/files && ls -d x.meta x/b 2>/dev/null; true"):format(dir))))
     local look = "cd %s/nextcloud/files && find . -printf '%%p %%y %%m %%U %%G %%l\\n' | sort && stat -c %%Y 'a b' 'a b/ü'"
     assert.equal(support.sh(look:format(dir .. "/day")), support.sh(look:format(dir .. "/back/2026-02-26")))
+  end)
+
+  it("is not followed in a list that is not the one that was backed up", function()
+    support.sh(("cp -a %s/day %s/lied && printf 'f 4755 0 0 1@\\0Player.cs\\0\\0' >>%s/lied/nextcloud/files.meta"):format(dir, dir, dir))
+    assert.equal(0, select(2, remote("send", "2026-02-27.1", dir .. "/lied")))
+    local text, status = remote("fetch", "2026-02-27.1", dir .. "/back/2026-02-27")
+    assert.equal(1, status)
+    assert.matches("nextcloud/files.meta is not what was backed up", text)
+    assert.equal("absent\n", (support.sh(("[ -e %s/back/2026-02-27/.fetched ] || echo absent"):format(dir))))
+    assert.equal(0, select(2, remote("drop", "2026-02-27.1")))
+    assert.equal(0, select(2, remote("send", "2026-02-26.1", dir .. "/day")))
   end)
 
   it("comes back of one tool alone", function()
@@ -134,7 +153,9 @@ echo '{"parts":{"ghost":{"files":[{"path":"ghost.sql.gz"}]},"nextcloud":{"files"
   end)
 
   it("refuses a list whose path leads outside", function()
-    local text, status = support.sh(([[set -e; cd %s; cp -a day evil; cd evil; printf 'd 700 0 0 1\0../../out\0\0' >nextcloud/files.meta]]):format(dir))
+    local text, status = support.sh(([[set -e; cd %s; cp -a day evil; cd evil; printf 'd 700 0 0 1\0../../out\0\0' >nextcloud/files.meta
+sum=$(sha256sum <nextcloud/files.meta | cut -d' ' -f1); jq --arg sum "$sum" '.parts.nextcloud.files[1].sha256 = $sum' ../day/manifest.json >manifest.json]])
+      :format(dir))
     assert.equal(0, status, text)
     assert.equal(0, select(2, remote("send", "2026-02-20.2", dir .. "/evil")))
     text, status = remote("fetch", "2026-02-20.2", dir .. "/evil-back/x")

@@ -188,7 +188,8 @@ describe("the library on a server #vps #slow", function()
       if banned:find "%d+%.%d+" then break end
       os.execute "sleep 0.25"
     end
-    server:exec "fail2ban-client unban --all"
+    -- It may not have read the last tries yet, and would ban the host that the next specs look from.
+    server:exec "systemctl stop fail2ban"
     local other = server:outside("hostname -I"):match "%d+%.%d+%.%d+%.%d+"
     assert.is_truthy(banned:find(other, 1, true), banned)
   end)

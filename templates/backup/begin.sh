@@ -21,11 +21,14 @@ for f in "$base"/.*.replaced; do
 	day=$base/${day%.replaced}
 	if [ -e "$day" ]; then rm -rf -- "$f"; else mv -T "$f" "$day"; fi
 done
-for f in "$base"/.*.partial-* "$base"/.*.removed; do
+for f in "$base"/.*.partial-* "$base"/.*.removed /opt/letsbe/backups/weekly/.*.removed; do
 	[ ! -d "$f" ] || [ "$f" = "$work" ] || rm -rf -- "$f"
 done
 for f in /opt/letsbe/backups/.stopped-*; do
-	[ ! -f "$f" ] || { xargs -r docker start <"$f" >/dev/null && rm -f "$f"; } || die "a tool that an earlier backup stopped does not start (${f##*/.stopped-})"
+	[ -f "$f" ] || continue
+	# One that was removed meanwhile has nothing to start.
+	known=$(docker ps -a --format '{{.Names}}') || die "Docker cannot be asked for what an earlier backup stopped"
+	{ grep -xF -f "$f" <<<"$known" | xargs -r docker start >/dev/null && rm -f "$f"; } || die "a tool that an earlier backup stopped does not start (${f##*/.stopped-})"
 done
 
 # As if nothing were compressed or linked: the volumes as they are, and a margin.

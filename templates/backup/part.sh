@@ -34,7 +34,8 @@ fail() {
 stop_tool() {
 	local names
 	[ ! -e "$marker" ] || return 0
-	names=$(docker ps --filter "label=com.docker.compose.project=$tool" --format '{{.Names}}' | grep -vx -- "$tool-db")
+	names=$(docker ps --filter "label=com.docker.compose.project=$tool" --format '{{.Names}}') || fail "what runs of it cannot be asked"
+	names=$(grep -vx -- "$tool-db" <<<"$names")
 	[ -n "$names" ] || return 0
 	printf '%s\n' "$names" >"$marker.new" && sync "$marker.new" && mv -T "$marker.new" "$marker" || fail "what is stopped cannot be noted"
 	xargs -r docker stop -t 60 <"$marker" >/dev/null || fail "its containers do not stop"
@@ -139,8 +140,9 @@ snapshot() {
 	begin "$to.meta"
 	mkdir -p "$work/$to" || fail "no place for $to"
 	[ -z "$previous" ] || [ ! -d "$previous/$to" ] || link=("--link-dest=$previous/$to")
-	# By content: a file of the day before that has rotted is not carried on.
-	rsync -aHAX --numeric-ids --checksum "${link[@]}" "$from/" "$work/$to/"
+	# By content: a file of the day before that has rotted is not carried on. Sockets and pipes
+	# are of a run, not of the data.
+	rsync -aHAX --no-specials --no-devices --numeric-ids --checksum "${link[@]}" "$from/" "$work/$to/"
 	status=$?
 	[ $status -eq 0 ] || [ $status -eq 24 ] || fail "rsync of the volume $volume failed (status $status)"
 	(cd "$work/$to" && find . -type f -print0 | sort -z | xargs -0r sha256sum) >"$work/$to.sha256" || fail "the snapshot of $volume cannot be read back"
@@ -210,7 +212,7 @@ sealed() {
 
 mkdir -p "$work/.parts" || fail "no place for its list"
 : >"$list" || fail "its list cannot be written"
-start_again
+start_again || fail "its containers do not start again"
 docker ps -a --filter "label=com.docker.compose.project=$tool" --format '{{.Names}}' | while read -r name; do
 	docker inspect -f "{{printf \"image\t%s\t%s\t%s\" \"$name\" .Config.Image .Image}}" "$name"
 done >>"$list" || fail "its images cannot be asked"

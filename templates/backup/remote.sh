@@ -87,9 +87,16 @@ fetch)
 	[ "$free" -ge $((need / 1024 + 65536)) ] || die "not enough free space to fetch $name: $((free / 1024)) MiB are free in $to, $((need / 1048576 + 64)) MiB are needed"
 	rclone copy "${bulk[@]}" "${words[@]}" "$target/daily/$name" "$to" || die "the copy from $target broke off: $(why)"
 	# Owners, modes, links and empty directories, which an object store does not keep. Links
-	# last: nothing is written through one.
-	find "$to" -name '*.meta' -print0 | while IFS= read -r -d '' meta; do
-		[ -d "${meta%.meta}" ] || mkdir "${meta%.meta}" || exit 1
+	# last: nothing is written through one. Only the lists that the manifest names, as it has
+	# them: a tenant's own files may end in .meta too.
+	lists=$(jq -r --arg tool "$tool" '.parts | to_entries[] | select($tool == "" or .key == $tool) | .value.files[]
+		| select(.kind == "meta") | "\(.sha256) \(.path)"' "$to/manifest.json") || die "the manifest of $name cannot be read"
+	while read -r sum meta; do
+		[ -n "$sum" ] || continue
+		case /$meta/ in */../*) die "a path of the manifest of $name leads outside" ;; esac
+		meta=$to/$meta
+		[ "$(sha256sum <"$meta" | cut -d ' ' -f 1)" = "$sum" ] || die "${meta#"$to"/} is not what was backed up"
+		[ -d "${meta%.meta}" ] || mkdir "${meta%.meta}" || die "no place for ${meta%.meta}"
 		perl -e '
 use strict; local $/ = "\0"; my ($root, @links, @dirs) = (shift);
 while (defined(my $about = <STDIN>)) {
@@ -98,6 +105,8 @@ while (defined(my $about = <STDIN>)) {
 	die "a path leads outside\n" if "/$path/" =~ m{/\.\./} || $path =~ m{^/};
 	my ($kind, $mode, $uid, $gid, $time) = split / /, $about;
 	my $at = $path eq "" ? $root : "$root/$path";
+	next if $kind !~ /^[dfl]$/;
+	die "$path is a link\n" if $kind ne "l" && -l $at;
 	if ($kind eq "l") { push @links, [$at, $link, $uid, $gid]; next }
 	if ($kind eq "d" && !-d $at) { mkdir $at, 0700 or die "$path: $!\n" }
 	next if $kind eq "f" && !-e $at;
@@ -106,8 +115,8 @@ while (defined(my $about = <STDIN>)) {
 }
 for (@links) { my ($at, $link, $uid, $gid) = @$_; unlink $at; symlink $link, $at or die "$at: $!\n";
 	$uid || $gid and system("chown", "-h", "$uid:$gid", $at) }
-utime $_->[0], $_->[0], $_->[1] for @dirs' "${meta%.meta}" <"$meta" || exit 1
-	done || die "owners and links of $name cannot be set"
+utime $_->[0], $_->[0], $_->[1] for @dirs' "${meta%.meta}" <"$meta" || die "owners and links of $name cannot be set"
+	done <<<"$lists"
 	: >"$to/.fetched" && sync -f "$to" || die "no mark can be written"
 	;;
 *) die "there is no verb '$verb'" ;;

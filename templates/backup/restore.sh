@@ -47,7 +47,9 @@ check_file() {
 
 check_snapshot() {
 	local n
-	(cd "$from/${2%.sha256}" && sha256sum --quiet --check "$from/$2") >&2 || die "files of the snapshot $2 are not what was backed up"
+	# A volume may hold no file at all; sha256sum takes an empty list for none.
+	[ ! -s "$from/$2" ] || (cd "$from/${2%.sha256}" && sha256sum --quiet --check "$from/$2") >&2 ||
+		die "files of the snapshot $2 are not what was backed up"
 	n=$(find "$from/${2%.sha256}" -printf . | wc -c)
 	[ "$n" -eq "$3" ] || die "the snapshot $2 has $n entries, the manifest says $3"
 }
@@ -112,7 +114,7 @@ stage_mysql() {
 	fixed=$(mysql_ "$c" <<<"select concat('trigger ', trigger_name) from information_schema.triggers where trigger_schema in ('$db', '$new')
 union select concat('view ', table_name) from information_schema.views where table_schema in ('$db', '$new')
 union select concat('routine ', routine_name) from information_schema.routines where routine_schema in ('$db', '$new')
-union select concat('event ', event_name) from information_schema.events where event_schema in ('$db', '$new')")
+union select concat('event ', event_name) from information_schema.events where event_schema in ('$db', '$new')") || die "what MySQL holds beside tables cannot be asked; the live data is untouched"
 	[ -z "$fixed" ] || die "MySQL cannot move these to another database by rename: ${fixed//$'\n'/, }; the live data is untouched"
 	while IFS=$'\t' read -r name want; do
 		have=$(mysql_ "$c" "$new" <<<"select count(*) from \`$name\`")
@@ -175,7 +177,7 @@ stage_mongo() {
 
 stage_tar() {
 	fresh "$1"
-	gzip -dc "$from/$2" | tar --numeric-owner --acls --xattrs -xpf - -C "$new" || die "the archive of $1 cannot be unpacked; the live data is untouched"
+	gzip -dc "$from/$2" | tar --numeric-owner --acls --xattrs --xattrs-include='*' -xpf - -C "$new" || die "the archive of $1 cannot be unpacked; the live data is untouched"
 	counted "$1" "$3"
 }
 
@@ -194,7 +196,7 @@ compare_tar() {
 
 compare_snapshot() {
 	local at
-	at=$(place "$1") && (cd "$at.lbrun-new" && sha256sum --quiet --check "$from/$2") >&2 || die "the volume $1 is not what its snapshot holds"
+	at=$(place "$1") && { [ ! -s "$from/$2" ] || (cd "$at.lbrun-new" && sha256sum --quiet --check "$from/$2") >&2; } || die "the volume $1 is not what its snapshot holds"
 }
 
 # What a restore that failed has put beside the live data.
@@ -271,11 +273,12 @@ stop() {
 }
 
 start() {
-	local end=$((SECONDS + grace)) seen
+	local end=$((SECONDS + grace)) list seen
 	cd "$dir" && "${dc[@]}" -p "$tool" up -d >&2 || return 1
 	while :; do
 		# What does one thing and ends has ended well.
-		seen=$(containers --format '{{.Names}} {{.State}} {{.Status}}' | grep -Ev ' running Up [^(]*(\(healthy\))?$| exited Exited \(0\)')
+		list=$(containers --format '{{.Names}} {{.State}} {{.Status}}') && [ -n "$list" ] || list="docker names no container of $tool"
+		seen=$(grep -Ev ' running Up [^(]*(\(healthy\))?$| exited Exited \(0\)' <<<"$list")
 		[ -n "$seen" ] || return 0
 		case $seen in *'(unhealthy)'*) break ;; esac
 		[ $SECONDS -lt $end ] || break
