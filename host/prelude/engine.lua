@@ -697,7 +697,10 @@ function engine.next_command(run, status, err)
   local command = "lbrun resume " .. run.root_id
   local root = run
   while root.parent do root = root.parent end
-  for _, name in ipairs(util.keys(root.secrets or {})) do command = ("%s %s=@FILE"):format(command, name) end
+  -- Those it was given; what it has minted itself it finds again.
+  for _, name in ipairs(util.keys(root.book.params)) do
+    if root.book.params[name].kind == "secret" and root.secrets[name] then command = ("%s %s=@FILE"):format(command, name) end
+  end
   if err.code == "approval" and err.confirm then command = ("%s --confirm %s"):format(command, util.quote(err.confirm)) end
   return command
 end
