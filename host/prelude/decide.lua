@@ -11,19 +11,24 @@ local display_of = require "lb.display"
 
 local decide = {}
 
--- The effects of a run that were changed and stand, last first, with what undoes them.
-local function undo_list(run, rows)
+-- Step and effect of a run, by the row that the journal has of it.
+local function finder(run)
   local by_name = {}
   for _, step in ipairs(run.steps) do
     for _, effect in ipairs(engine.effects(step)) do
       by_name[step.name .. "\0" .. effect.id] = { step = step, effect = effect }
     end
   end
+  return function(row) return by_name[row.step .. "\0" .. row.effect] end
+end
+
+-- The effects of a run that were changed and stand, last first, with what undoes them.
+local function undo_list(rows, find)
   local can, cannot = {}, {}
   for i = #rows, 1, -1 do
     local row = rows[i]
     if (row.status == "done" or row.status == "failed" or row.status == "open") and (row.attempt or 0) > 0 then
-      local found = by_name[row.step .. "\0" .. row.effect]
+      local found = find(row)
       if found and found.effect.undo and row.undoable then
         can[#can + 1] = { row = row, step = found.step, effect = found.effect }
       elseif not (found and found.effect.pure) then
@@ -36,15 +41,10 @@ end
 
 -- What runs on the target for an effect that was interrupted has to end first: else it would
 -- take effect after it was undone.
-local function settle_jobs(run, rows)
-  local open = {}
+local function settle_jobs(run, rows, find)
   for _, row in ipairs(rows) do
-    if row.status == "open" then open[row.step .. "\0" .. row.effect] = true end
-  end
-  for _, step in ipairs(run.steps) do
-    for _, effect in ipairs(engine.effects(step)) do
-      if open[step.name .. "\0" .. effect.id] then engine.settle_jobs(run, step, effect) end
-    end
+    local found = row.status == "open" and find(row)
+    if found then engine.settle_jobs(run, found.step, found.effect) end
   end
 end
 
@@ -53,7 +53,8 @@ end
 function decide.undo(run)
   local display = run.display
   local rows = util.check(run.journal:effects(run.id))
-  local can, cannot = undo_list(run, rows)
+  local find = finder(run)
+  local can, cannot = undo_list(rows, find)
   local function tell(state, words, step, effect)
     if display.json then display:line { type = "undo.effect", run = run.id, step = step, effect = effect, state = state }
     else host.write("out", ("%s: %s %s\n"):format(words, step, effect)) end
@@ -81,7 +82,7 @@ function decide.undo(run)
       run:attach_output()
     end
     util.check(run.journal:run_set(run.id, { status = "undoing" }, "run.undoing", util.json { effects = #can }))
-    settle_jobs(run, rows)
+    settle_jobs(run, rows, find)
     for _, u in ipairs(can) do
       local window = util.window(65536)
       run.output = window
